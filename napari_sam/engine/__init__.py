@@ -1,0 +1,1 @@
+"""Headless work: embed, predict, segment."""

@@ -1,0 +1,1 @@
+"""Training of SAM on annotated microscopy."""

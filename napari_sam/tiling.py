@@ -1,0 +1,481 @@
+"""Crops that cover a plane, and the coordinates of plane and network.
+
+A plane is cut into overlapping crops of equal size. Each crop answers for its
+core; cores tile the plane without gap or overlap, and the border between two
+cores runs through the middle of the overlap, so that the crop whose core holds
+a point is also the crop in which that point lies most central.
+
+Crops start at multiples of one step and only the last is shifted back into the
+plane. Spreading them evenly would widen each halo a little, but at scale 1 the
+regular starts fall on the chunk borders of common files (768 = 3 x 256).
+
+Integer coordinates are pixel centres, so a point ``y`` of the plane lies at
+``(y + 0.5 - y0) * scale - 0.5`` in the input frame of a crop that begins at
+``y0``. The reference code of Segment Anything multiplies by the scale alone
+and is therefore off by ``(scale - 1) / 2`` input pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from napari_sam.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import ArrayLike, NDArray
+
+MAX_UPSCALE = 4.0
+"""Small planes are enlarged at most this much; beyond it nothing is gained (ours)."""
+
+TARGET_DIAMETER = 40.0
+"""Object diameter, in input pixels, that `CropGrid.for_diameter` aims at (ours)."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Box:
+    """A half-open rectangle of whole pixels, rows ``y0:y1``, columns ``x0:x1``.
+
+    Parameters
+    ----------
+    y0, x0, y1, x1 : int
+        Edges, in pixels. A box may be empty (``y1 == y0``), never negative.
+
+    Raises
+    ------
+    InputError
+        If an end lies before its start.
+
+    Examples
+    --------
+    >>> Box(0, 0, 10, 20).intersection(Box(5, 5, 30, 30))
+    Box(y0=5, x0=5, y1=10, x1=20)
+    """
+
+    y0: int
+    x0: int
+    y1: int
+    x1: int
+
+    def __post_init__(self) -> None:
+        if self.y1 < self.y0 or self.x1 < self.x0:
+            raise InputError(
+                f"box {(self.y0, self.x0, self.y1, self.x1)} ends before it starts; "
+                "give y0, x0, y1, x1 with y0 <= y1 and x0 <= x1"
+            )
+
+    @classmethod
+    def whole(cls, shape: tuple[int, int]) -> Self:
+        """Return the box of all pixels of a plane of this (height, width)."""
+        return cls(0, 0, shape[0], shape[1])
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return self.y1 - self.y0
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.x1 - self.x0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width), in pixels."""
+        return self.height, self.width
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of this region in an array whose first axes are rows and columns."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    def contains(self, other: Box) -> bool:
+        """Whether every pixel of `other` lies in this box."""
+        return (
+            self.y0 <= other.y0
+            and self.x0 <= other.x0
+            and other.y1 <= self.y1
+            and other.x1 <= self.x1
+        )
+
+    def intersection(self, other: Box) -> Box | None:
+        """Return the pixels that both boxes have, or None if there are none."""
+        y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
+        y1, x1 = min(self.y1, other.y1), min(self.x1, other.x1)
+        return Box(y0, x0, y1, x1) if y0 < y1 and x0 < x1 else None
+
+    def union(self, other: Box) -> Box:
+        """Return the smallest box around both; an empty box adds nothing."""
+        if self.area == 0:
+            return other
+        if other.area == 0:
+            return self
+        return Box(
+            min(self.y0, other.y0),
+            min(self.x0, other.x0),
+            max(self.y1, other.y1),
+            max(self.x1, other.x1),
+        )
+
+    def shift(self, dy: int, dx: int) -> Box:
+        """Return the box moved by `dy` rows and `dx` columns."""
+        return Box(self.y0 + dy, self.x0 + dx, self.y1 + dy, self.x1 + dx)
+
+    def clip(self, shape: tuple[int, int]) -> Box:
+        """Return the part inside a plane of this (height, width); may be empty."""
+        y0, x0 = min(max(self.y0, 0), shape[0]), min(max(self.x0, 0), shape[1])
+        y1, x1 = min(max(self.y1, 0), shape[0]), min(max(self.x1, 0), shape[1])
+        return Box(y0, x0, y1, x1)
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """One crop: what the encoder sees, and the part that it answers for.
+
+    Parameters
+    ----------
+    index, row, col : int
+        Number in the grid, row by row, and place in the grid.
+    box : Box
+        What is read, halo included, in plane pixels.
+    core : Box
+        What this crop answers for, in plane pixels; lies inside `box`.
+    input_shape : tuple of int
+        (height, width) of the crop in the input frame of the network.
+    """
+
+    index: int
+    row: int
+    col: int
+    box: Box
+    core: Box
+    input_shape: tuple[int, int]
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Input pixels per plane pixel, (y, x); exact for this crop."""
+        return (
+            self.input_shape[0] / self.box.height,
+            self.input_shape[1] / self.box.width,
+        )
+
+    def to_input(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Move points of the plane into the input frame.
+
+        Parameters
+        ----------
+        points : (N, 2) array, (y, x), plane pixels
+            Pixel centres have integer coordinates.
+
+        Returns
+        -------
+        (N, 2) float64 array, (y, x), input pixels
+            Not yet clipped: a point outside the crop stays outside.
+        """
+        centres = np.asarray(points, np.float64).reshape(-1, 2)
+        return (centres + 0.5 - self._origin) * self._factor - 0.5
+
+    def to_plane(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Move points of the input frame back into the plane; undoes `to_input`.
+
+        Parameters
+        ----------
+        points : (N, 2) array, (y, x), input pixels
+
+        Returns
+        -------
+        (N, 2) float64 array, (y, x), plane pixels
+        """
+        centres = np.asarray(points, np.float64).reshape(-1, 2)
+        return (centres + 0.5) / self._factor - 0.5 + self._origin
+
+    def boxes_to_input(self, boxes: ArrayLike) -> NDArray[np.float64]:
+        """Move half-open boxes of the plane into the input frame.
+
+        The numbers of a half-open box are pixel edges, not pixel centres, so the
+        edge at the start of the crop becomes exactly 0.
+
+        Parameters
+        ----------
+        boxes : (N, 4) array, y0, x0, y1, x1, plane pixels
+
+        Returns
+        -------
+        (N, 4) float64 array, y0, x0, y1, x1, input pixels, half-open
+        """
+        edges = np.asarray(boxes, np.float64).reshape(-1, 2, 2)
+        return ((edges - self._origin) * self._factor).reshape(-1, 4)
+
+    def boxes_to_plane(self, boxes: ArrayLike) -> NDArray[np.float64]:
+        """Move half-open boxes of the input frame back; undoes `boxes_to_input`.
+
+        Parameters
+        ----------
+        boxes : (N, 4) array, y0, x0, y1, x1, input pixels
+
+        Returns
+        -------
+        (N, 4) float64 array, y0, x0, y1, x1, plane pixels, half-open
+        """
+        edges = np.asarray(boxes, np.float64).reshape(-1, 2, 2)
+        return (edges / self._factor + self._origin).reshape(-1, 4)
+
+    @property
+    def _factor(self) -> NDArray[np.float64]:
+        return np.array(self.scale, np.float64)
+
+    @property
+    def _origin(self) -> NDArray[np.float64]:
+        return np.array([self.box.y0, self.box.x0], np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """Crops along one side of the plane, in plane pixels."""
+
+    length: int
+    crop: int
+    step: int
+    input_length: int
+
+    @classmethod
+    def layout(cls, length: int, zoom: float, size: int, halo: int) -> Self:
+        """Cut `length` plane pixels into crops of at most `size` input pixels."""
+        scaled = max(1, int(length * zoom + 0.5))
+        if scaled <= size:
+            return cls(length, length, length, scaled)
+        # 1e-9: size / zoom must not lose a pixel to rounding of the quotient
+        crop = int(size / zoom * (1 + 1e-9))
+        margin = min(int(halo / zoom), (crop - 1) // 2)
+        return cls(length, crop, crop - 2 * margin, min(size, int(crop * zoom + 0.5)))
+
+    @property
+    def n(self) -> int:
+        return 1 + math.ceil((self.length - self.crop) / self.step)
+
+    def start(self, i: int) -> int:
+        return min(i * self.step, self.length - self.crop)
+
+    def middle(self, i: int) -> float:
+        """Edge in the middle of the overlap of crop `i` and the next."""
+        return (self.start(i) + self.crop + self.start(i + 1)) / 2
+
+    def core(self, i: int) -> tuple[int, int]:
+        first = 0 if i == 0 else int(self.middle(i - 1))
+        return first, self.length if i == self.n - 1 else int(self.middle(i))
+
+    def most_central(self, centre: float) -> int:
+        """Crop whose middle is nearest to a pixel-centre coordinate."""
+        # a tie goes to the later crop, as the rounded-down core borders do
+        return bisect_right(range(self.n - 1), centre + 0.5, key=self.middle)
+
+    def touching(self, start: int, stop: int) -> list[int]:
+        return [
+            i
+            for i in range(self.n)
+            if self.start(i) < stop and start < self.start(i) + self.crop
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class CropGrid:
+    """Crops that cover one plane.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Size of the plane, (height, width), in pixels.
+    size : int, default 1024
+        Side of a crop with its halo, in input pixels; the encoder's input size.
+    halo : int, default 128
+        Context on each side of the core, in input pixels.
+    scale : float, optional
+        Input pixels per plane pixel. Default: a plane that fits in one crop is
+        enlarged to fill it, at most x4; a larger plane keeps its resolution.
+
+    Raises
+    ------
+    InputError
+        If the plane is empty, if the halo leaves no core (``2 * halo >= size``)
+        or if the scale is not a number between 0 and `size`.
+
+    Examples
+    --------
+    >>> grid = CropGrid((1500, 900), size=1024, halo=128)
+    >>> grid.core, len(grid), grid[1].box
+    (768, 2, Box(y0=476, x0=0, y1=1500, x1=900))
+    """
+
+    shape: tuple[int, int]
+    size: int = 1024
+    halo: int = 128
+    scale: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", _plane_shape(self.shape))
+        if self.size < 1:
+            raise InputError(f"crop size {self.size} px; use 1 px or more")
+        if self.halo < 0 or 2 * self.halo >= self.size:
+            raise InputError(
+                f"halo {self.halo} px leaves no core in a crop of {self.size} px; "
+                f"use a halo from 0 to {(self.size - 1) // 2} px"
+            )
+        if self.scale is not None and not 0 < self.scale <= self.size:
+            raise InputError(
+                f"scale {self.scale}; give input pixels per plane pixel, "
+                f"more than 0 and at most {self.size}"
+            )
+
+    @classmethod
+    def for_diameter(
+        cls,
+        shape: tuple[int, int],
+        diameter: float,
+        *,
+        target: float = TARGET_DIAMETER,
+        size: int = 1024,
+        halo: int = 128,
+    ) -> Self:
+        """Choose the scale so that objects have a good size for the encoder.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Size of the plane, (height, width), in pixels.
+        diameter : float
+            Typical object diameter, in plane pixels.
+        target : float
+            Diameter that these objects shall have, in input pixels.
+        size, halo : int
+            As in `CropGrid`.
+
+        Raises
+        ------
+        InputError
+            If a diameter is not a positive number.
+
+        Examples
+        --------
+        >>> CropGrid.for_diameter((4000, 4000), diameter=80).scale
+        0.5
+        """
+        for name, value in (("diameter", diameter), ("target", target)):
+            if not 0 < value < math.inf:
+                raise InputError(f"{name} {value} px; give a number of pixels above 0")
+        return cls(shape, size, halo, min(target / diameter, MAX_UPSCALE))
+
+    @property
+    def zoom(self) -> float:
+        """Input pixels per plane pixel; `scale`, or what its default rule gives.
+
+        The exact factor of a crop, after rounding to whole pixels, is
+        `Crop.scale`.
+        """
+        if self.scale is not None:
+            return self.scale
+        longest = max(self.shape)
+        return min(self.size / longest, MAX_UPSCALE) if longest <= self.size else 1.0
+
+    @property
+    def core(self) -> int:
+        """Side of an inner crop without its halo, in input pixels."""
+        return self.size - 2 * self.halo
+
+    @property
+    def n_rows(self) -> int:
+        """Number of crops from top to bottom."""
+        return self._y.n
+
+    @property
+    def n_cols(self) -> int:
+        """Number of crops from left to right."""
+        return self._x.n
+
+    def __len__(self) -> int:
+        return self.n_rows * self.n_cols
+
+    def __getitem__(self, index: int) -> Crop:
+        if not 0 <= index < len(self):
+            # IndexError, not ours: iteration and `in` rely on it
+            raise IndexError(f"crop {index} of {len(self)}; count from 0")
+        return self._crop(*divmod(index, self.n_cols))
+
+    def __iter__(self) -> Iterator[Crop]:
+        return (self[i] for i in range(len(self)))
+
+    def crop_at(self, y: float, x: float) -> Crop:
+        """Return the crop in which a point lies most central.
+
+        Parameters
+        ----------
+        y, x : float
+            Point of the plane, in pixels; pixel centres have integer coordinates.
+
+        Raises
+        ------
+        InputError
+            If the point lies outside the plane.
+        """
+        height, width = self.shape
+        if not (-0.5 <= y <= height - 0.5 and -0.5 <= x <= width - 0.5):
+            raise InputError(
+                f"point (y, x) = ({y}, {x}) lies outside the plane of "
+                f"{height} x {width} px; give a point inside"
+            )
+        return self._crop(self._y.most_central(y), self._x.most_central(x))
+
+    def crops_touching(self, box: Box) -> list[Crop]:
+        """Return the crops that see at least one pixel of a box, in grid order.
+
+        Parameters
+        ----------
+        box : Box
+            Region of the plane, in pixels.
+        """
+        if box.area == 0:
+            return []
+        return [
+            self._crop(row, col)
+            for row in self._y.touching(box.y0, box.y1)
+            for col in self._x.touching(box.x0, box.x1)
+        ]
+
+    @property
+    def _y(self) -> _Axis:
+        return _Axis.layout(self.shape[0], self.zoom, self.size, self.halo)
+
+    @property
+    def _x(self) -> _Axis:
+        return _Axis.layout(self.shape[1], self.zoom, self.size, self.halo)
+
+    def _crop(self, row: int, col: int) -> Crop:
+        y, x = self._y, self._x
+        y0, x0 = y.start(row), x.start(col)
+        (core_y0, core_y1), (core_x0, core_x1) = y.core(row), x.core(col)
+        return Crop(
+            index=row * x.n + col,
+            row=row,
+            col=col,
+            box=Box(y0, x0, y0 + y.crop, x0 + x.crop),
+            core=Box(core_y0, core_x0, core_y1, core_x1),
+            input_shape=(y.input_length, x.input_length),
+        )
+
+
+def _plane_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    if len(shape) != 2 or min(shape) < 1:
+        raise InputError(
+            f"plane shape {tuple(shape)}; give (height, width), each 1 px or more"
+        )
+    return int(shape[0]), int(shape[1])

@@ -1,0 +1,142 @@
+"""Layers that several parts of the network share.
+
+B batch, H and W height and width in tokens, C channels, N tokens, h attention heads.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LayerNorm2d(nn.Module):
+    """Layer normalisation over the channels of a (B, C, H, W) tensor."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each pixel over its channels; (B, C, H, W) to the same."""
+        x = x.permute(0, 2, 3, 1)  # B, H, W, C: a view where x is channels-last
+        x = F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+class MLPBlock(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(
+        self, embedding_dim: int, mlp_dim: int, act: type[nn.Module] = nn.GELU
+    ) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(embedding_dim, mlp_dim)
+        self.lin2 = nn.Linear(mlp_dim, embedding_dim)
+        self.act = act()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C) to (..., C)."""
+        out: Tensor = self.lin2(self.act(self.lin1(x)))
+        return out
+
+
+class RelPosAttention(nn.Module):
+    """Self attention over a grid of tokens with decomposed relative positions.
+
+    To each logit the products of the query with one learned vector per vertical and
+    one per horizontal offset are added (Li et al. 2022, "MViTv2", section 4.1).
+
+    Parameters
+    ----------
+    dim, num_heads : int
+        Channels and heads.
+    input_size : tuple of int
+        Height and width of the grid that the relative positions are made for.
+    """
+
+    def __init__(self, dim: int, num_heads: int, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        head_dim = dim // num_heads
+        self.qkv = nn.Linear(dim, dim * 3)
+        self.proj = nn.Linear(dim, dim)
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * input_size[0] - 1, head_dim))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * input_size[1] - 1, head_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend within each (H, W) grid of (B, H, W, C)."""
+        batch, height, width, dim = x.shape
+        qkv = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each B, h, N, C/h
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=self._bias(q, height, width)
+        )
+        out = out.transpose(1, 2).reshape(batch, height, width, dim)
+        projected: Tensor = self.proj(out)
+        return projected
+
+    def _bias(self, q: Tensor, height: int, width: int) -> Tensor:
+        """Return the logits' bias from relative positions, (B, h, N, N)."""
+        rows = relative_positions(self.rel_pos_h, height).to(q.dtype)  # H, H, C/h
+        columns = relative_positions(self.rel_pos_w, width).to(q.dtype)
+        grid = q.unflatten(2, (height, width))  # B, h, H, W, C/h
+        by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, rows)
+        by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, columns)
+        bias = by_row[..., :, None] + by_column[..., None, :]  # B, h, H, W, H, W
+        return bias.flatten(4, 5).flatten(2, 3)
+
+
+def relative_positions(table: Tensor, size: int) -> Tensor:
+    """Look up the vector of each offset between two positions on an axis.
+
+    Parameters
+    ----------
+    table : (2 * L - 1, C) tensor
+        Learned vectors for offsets from ``1 - L`` to ``L - 1``; interpolated
+        linearly where ``L`` differs from ``size``.
+    size : int
+        Number of positions on the axis.
+
+    Returns
+    -------
+    (size, size, C) tensor
+        ``[i, k]`` is the vector of the offset ``i - k``.
+    """
+    if table.shape[0] != 2 * size - 1:
+        table = F.interpolate(table.T[None], size=2 * size - 1, mode="linear")[0].T
+    positions = torch.arange(size, device=table.device)
+    return table[positions[:, None] - positions[None, :] + size - 1]
+
+
+def window_partition(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:
+    """Cut a grid into square windows, padding right and bottom with zeros.
+
+    Parameters
+    ----------
+    x : (B, H, W, C) tensor
+    window : int
+        Side of a window, in tokens.
+
+    Returns
+    -------
+    windows : (B * n_windows, window, window, C) tensor
+    padded : tuple of int
+        Height and width after padding.
+    """
+    batch, height, width, dim = x.shape
+    pad_h, pad_w = -height % window, -width % window
+    x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
+    rows, columns = (height + pad_h) // window, (width + pad_w) // window
+    x = x.view(batch, rows, window, columns, window, dim).transpose(2, 3)
+    return x.reshape(-1, window, window, dim), (height + pad_h, width + pad_w)
+
+
+def window_unpartition(
+    windows: Tensor, window: int, padded: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
+    """Undo `window_partition`; returns a (B, H, W, C) tensor of height, width ``size``."""
+    rows, columns = padded[0] // window, padded[1] // window
+    x = windows.view(-1, rows, columns, window, window, windows.shape[-1])
+    x = x.transpose(2, 3).reshape(-1, *padded, windows.shape[-1])
+    return x[:, : size[0], : size[1]].contiguous()

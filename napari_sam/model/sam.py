@@ -1,0 +1,246 @@
+"""Sam: image encoder, prompt encoder, mask decoder and proposal head, joined.
+
+The network answers in its own frame: a square input of `SamConfig.image_size` pixels,
+coordinates (x, y), padding right and below. Everything that knows about planes, crops
+or (y, x) lives above `model/`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_sam.errors import InputError
+from napari_sam.model.config import (
+    ConvConfig,
+    EncoderConfig,
+    HeadConfig,
+    ProposalConfig,
+    SamConfig,
+    TinyViTConfig,
+    ViTConfig,
+)
+from napari_sam.model.conv_encoder import ConvEncoder
+from napari_sam.model.image_encoder import ImageEncoderViT
+from napari_sam.model.mask_decoder import MaskDecoder
+from napari_sam.model.prompt_encoder import PromptEncoder
+from napari_sam.model.proposal_head import ProposalHead
+from napari_sam.model.tiny_vit import TinyViT
+from napari_sam.model.unetr import UnetrHead
+
+
+class Sam(nn.Module):
+    """Segment Anything Model.
+
+    Parameters
+    ----------
+    config : SamConfig
+        All sizes.
+
+    Attributes
+    ----------
+    name : str
+        Name of the weights, for people; the config's name until weights are loaded.
+    weights_sha256 : str
+        Identity of the loaded weights; empty for random ones.
+    precision : str
+        ``"float32"``, or ``"bfloat16"`` to compute the encoder in bfloat16.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.name = config.name
+        self.weights_sha256 = ""
+        self.precision = "float32"
+        self.image_encoder = _build_encoder(config.encoder, config)
+        self.prompt_encoder = PromptEncoder(
+            config.embed_dim, config.image_size, config.mask_in_chans
+        )
+        self.mask_decoder = MaskDecoder(
+            config.embed_dim,
+            config.decoder_depth,
+            config.decoder_heads,
+            config.decoder_mlp_dim,
+        )
+        self.proposal_head = _build_head(config.proposal, config)
+        for name, values in (
+            ("pixel_mean", config.pixel_mean),
+            ("pixel_std", config.pixel_std),
+        ):
+            # Not in the state dict: the published checkpoints do not carry them.
+            self.register_buffer(
+                name, torch.tensor(values).view(3, 1, 1), persistent=False
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        return self.pixel_mean.device
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Normalise images and pad them, right and below, to the input frame.
+
+        Parameters
+        ----------
+        images : (B, 3, h, w) tensor, uint8 or floating point, 0 to 255
+            Red, green, blue; neither side above the frame's.
+
+        Returns
+        -------
+        (B, 3, S, S) float32 tensor
+
+        Raises
+        ------
+        InputError
+            If an image is larger than the frame or has not three channels.
+        """
+        size = self.config.image_size
+        height, width = images.shape[-2:]
+        if images.ndim != 4 or images.shape[1] != 3 or max(height, width) > size:
+            raise InputError(
+                f"the encoder takes (B, 3, h, w) with sides up to {size} px, got "
+                f"{tuple(images.shape)}; cut a larger image into crops"
+            )
+        x = (images.to(self.device, torch.float32) - self.pixel_mean) / self.pixel_std
+        return F.pad(x, (0, size - width, 0, size - height))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Encode normalised crops (B, 3, S, S) to embeddings (B, C, S / 16, S / 16)."""
+        with torch.autocast(
+            x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        ):
+            embedding: Tensor = self.image_encoder(x)
+        return embedding.float()
+
+    def decode(
+        self,
+        embedding: Tensor,
+        *,
+        points: Tensor | None = None,
+        labels: Tensor | None = None,
+        boxes: Tensor | None = None,
+        masks: Tensor | None = None,
+        multimask: bool = True,
+        origin: tuple[int, int] = (0, 0),
+    ) -> tuple[Tensor, Tensor]:
+        """Answer N prompts.
+
+        Parameters
+        ----------
+        embedding : (1 or N, C, H, W) float32 tensor
+            One for all prompts, or one each.
+        points : (N, P, 2) float32 tensor, optional
+            Input frame, (x, y), pixels.
+        labels : (N, P) tensor, optional
+            1 positive, 0 negative, -1 not a point (padding).
+        boxes : (N, 4) float32 tensor, optional
+            Input frame, (x0, y0, x1, y1), pixels.
+        masks : (N, 1, 4 * H, 4 * W) float32 tensor, optional
+            Logits of an earlier answer.
+        multimask : bool, default True
+            Three masks instead of one.
+        origin : tuple of int, default (0, 0)
+            Row and column of the embedding's first cell in the frame, for an
+            embedding of part of a frame, as in training.
+
+        Returns
+        -------
+        logits : (N, 3 or 1, 4 * H, 4 * W) float32 tensor
+            A pixel belongs to the mask where its logit is above 0.
+        predicted_iou : (N, 3 or 1) float32 tensor
+            The model's own estimate of each mask's IoU.
+
+        Raises
+        ------
+        InputError
+            If there is neither a point nor a box.
+        """
+        if points is None and boxes is None:
+            raise InputError(
+                "no prompt was given; give points with labels, or boxes "
+                "(a mask alone is not enough: add a point inside it)"
+            )
+        height, width = embedding.shape[-2:]
+        position = self.prompt_encoder.dense_pe()
+        position = position[..., origin[0] :, origin[1] :][..., :height, :width]
+        sparse = self.prompt_encoder.sparse(points, labels, boxes)
+        dense = self.prompt_encoder.dense(masks, len(sparse), (height, width))
+        logits, predicted_iou = self.mask_decoder(
+            embedding, position, sparse, dense, multimask=multimask
+        )
+        return logits.float(), predicted_iou.float()
+
+    def propose(self, embedding: Tensor) -> Tensor:
+        """Return the proposal head's maps, each 0 to 1.
+
+        Parameters
+        ----------
+        embedding : (B, C, e, e) float32 tensor
+
+        Returns
+        -------
+        (B, 3, 4 * e, 4 * e) float32 tensor
+            Foreground probability, centre distance, boundary distance, as defined
+            in `napari_sam.model.proposal_head`.
+
+        Raises
+        ------
+        InputError
+            If the weights have no proposal head.
+        """
+        if self.proposal_head is None:
+            raise InputError(
+                f"the weights {self.name!r} have no proposal head; use the mode "
+                "'grid', or weights with one (the default model has)"
+            )
+        maps: Tensor = self.proposal_head(embedding)
+        return torch.sigmoid(maps.float())
+
+    def upscale(
+        self, logits: Tensor, input_size: tuple[int, int], output_size: tuple[int, int]
+    ) -> Tensor:
+        """Bring logits to the pixels of the image.
+
+        Parameters
+        ----------
+        logits : (N, K, S / 4, S / 4) tensor
+        input_size : tuple of int
+            Height and width of the image inside the frame, in pixels.
+        output_size : tuple of int
+            Height and width wanted.
+
+        Returns
+        -------
+        (N, K, height, width) tensor
+            Bilinear twice, as in the reference: to the frame, then without its
+            padding to ``output_size``.
+        """
+        size = (self.config.image_size,) * 2
+        frame = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+        frame = frame[..., : input_size[0], : input_size[1]]
+        if tuple(input_size) == tuple(output_size):
+            return frame
+        return F.interpolate(
+            frame, tuple(output_size), mode="bilinear", align_corners=False
+        )
+
+
+def _build_encoder(encoder: EncoderConfig, config: SamConfig) -> nn.Module:
+    match encoder:
+        case ViTConfig():
+            return ImageEncoderViT(encoder, config.image_size, config.embed_dim)
+        case TinyViTConfig():
+            return TinyViT(encoder, config.image_size, config.embed_dim)
+        case ConvConfig():
+            return ConvEncoder(encoder, config.embed_dim)
+
+
+def _build_head(head: HeadConfig | None, config: SamConfig) -> nn.Module | None:
+    if head is None:
+        return None
+    if isinstance(head, ProposalConfig):
+        return ProposalHead(head, config.embed_dim)
+    return UnetrHead(head, config.embed_dim)

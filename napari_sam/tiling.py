@@ -473,7 +473,7 @@ class CropGrid:
         )
 
 
-def _plane_shape(shape: tuple[int, int]) -> tuple[int, int]:
+def _plane_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     if len(shape) != 2 or min(shape) < 1:
         raise InputError(
             f"plane shape {tuple(shape)}; give (height, width), each 1 px or more"

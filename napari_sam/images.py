@@ -1,0 +1,555 @@
+"""An image of any size, and its pixels as the encoder eats them.
+
+`ImageSource` is an array with named axes; only the pixels asked for are read.
+`Intensity` says how pixels become 8-bit RGB. It is found once for the whole
+image and then used for every crop, plane and run, so that neighbouring crops
+agree: limits found crop by crop would make an empty crop look full of noise.
+8-bit RGB keeps its values, as the published weights expect.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from napari_sam.errors import InputError, NapariSamWarning
+from napari_sam.tiling import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+PERCENTILES = (0.1, 99.9)
+"""Share of pixels, in percent, that saturates; test_images.py shows why (ours)."""
+
+_BLOCK_PIXELS = 256 * 256
+_MIN_BLOCKS, _MAX_BLOCKS = 64, 256
+_SAMPLE_PIXELS = _MIN_BLOCKS * _BLOCK_PIXELS
+_ALPHA_FREE = {1: 1, 2: 1, 3: 3, 4: 3}
+
+
+class PixelArray(Protocol):
+    """What an array must offer: numpy, zarr, dask and others do."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+
+    @property
+    def dtype(self) -> Any:
+        """Type of one pixel, as numpy dtype."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Read a region given by integers and slices."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageSource:
+    """An image, in memory or on disk, with its axes and its scale.
+
+    Parameters
+    ----------
+    array : array of bool, integers or floats
+        Anything that can be sliced.
+    axes : str
+        One letter for each axis of the array: T time, Z slice, C channel, Y row,
+        X column, S colour sample (gray, gray + alpha, RGB or RGBA).
+    pixel_size_um : tuple of float, optional
+        (y, x) size of a pixel, in micrometres.
+    z_step_um : float, optional
+        Distance of two slices, in micrometres.
+    name : str
+        What to call the image in messages.
+    channel_names : tuple of str
+        One for each channel, or none at all.
+    path : Path, optional
+        The file that the image was read from.
+
+    Raises
+    ------
+    InputError
+        If the axes do not describe the array, or if its pixels are none or not
+        real numbers.
+
+    Examples
+    --------
+    >>> source = ImageSource(np.zeros((5, 2, 64, 48), np.uint16), axes="TCYX")
+    >>> source.shape, source.n_channels
+    ((5, 1, 64, 48), 2)
+    >>> source.read(Box(0, 0, 10, 20), plane=(3, 0)).shape
+    (10, 20, 2)
+    """
+
+    array: PixelArray
+    axes: str = "YX"
+    pixel_size_um: tuple[float, float] | None = None
+    z_step_um: float | None = None
+    name: str = "image"
+    channel_names: tuple[str, ...] = ()
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        self._check_axes()
+        self._check_pixels()
+        if self.channel_names and len(self.channel_names) != self.n_channels:
+            raise InputError(
+                f"{len(self.channel_names)} channel names for {self.n_channels} "
+                f"channels of {self.name}; give one for each, or none"
+            )
+        for size in (*(self.pixel_size_um or ()), self.z_step_um):
+            if size is not None and not 0 < size < math.inf:
+                raise InputError(
+                    f"pixel size {size} um of {self.name}; give a number above 0"
+                )
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(frames, slices, height, width); 1 for an axis that is not there."""
+        return self._length("T"), self._length("Z"), *self.plane_shape
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        """(height, width) of a plane, in pixels."""
+        return self._length("Y"), self._length("X")
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether a pixel is one colour, and not a set of channels."""
+        return self._length("S") >= 3
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels or colour samples; alpha does not count."""
+        return self._length("C") * _ALPHA_FREE[self._length("S")]
+
+    def plane_indices(self) -> Iterator[tuple[int, int]]:
+        """Iterate over the (frame, slice) of each plane, frame by frame."""
+        n_frames, n_slices = self.shape[:2]
+        return ((t, z) for t in range(n_frames) for z in range(n_slices))
+
+    def read(
+        self,
+        box: Box | None = None,
+        plane: tuple[int, int] = (0, 0),
+        *,
+        channels: Sequence[int] | None = None,
+    ) -> NDArray[Any]:
+        """Read a region of one plane, and nothing else.
+
+        Parameters
+        ----------
+        box : Box, optional
+            Region, in plane pixels. Default: the whole plane.
+        plane : tuple of int
+            (frame, slice), counted from 0.
+        channels : sequence of int, optional
+            Channels to read, in this order. Default: all.
+
+        Returns
+        -------
+        (h, w) or (h, w, channels) array of the image's own type
+            Without channel axis only if the image has none. Alpha is left out.
+
+        Raises
+        ------
+        InputError
+            If the region, the plane or a channel is not in the image.
+        """
+        box = self._checked_box(box, plane)
+        if "C" in self.axes:
+            wanted = range(self.n_channels) if channels is None else channels
+            parts = [self._slice(box, plane, self._checked(c)) for c in wanted]
+            return np.stack(parts, axis=-1)
+        pixels = self._slice(box, plane, None)
+        if "S" not in self.axes:
+            for c in channels or ():
+                self._checked(c)
+            return pixels if channels is None else pixels[..., list(channels)]
+        wanted = range(self.n_channels) if channels is None else channels
+        return pixels[..., [self._checked(c) for c in wanted]]
+
+    def channel_numbers(self, channels: Sequence[int | str]) -> tuple[int, ...]:
+        """Translate names and numbers of channels to numbers.
+
+        Parameters
+        ----------
+        channels : sequence of int or str
+            Numbers count from 0; names are those of `channel_names`.
+
+        Raises
+        ------
+        InputError
+            If the image has no such channel.
+        """
+        numbers = []
+        for channel in channels:
+            if isinstance(channel, str):
+                if channel not in self.channel_names:
+                    raise InputError(
+                        f"no channel {channel!r} in {self.name}; its channels are "
+                        f"{list(self.channel_names) or 'without names'}"
+                    )
+                numbers.append(self.channel_names.index(channel))
+            else:
+                numbers.append(self._checked(channel))
+        return tuple(numbers)
+
+    def _length(self, axis: str) -> int:
+        at = self.axes.find(axis)
+        return 1 if at < 0 else int(self.array.shape[at])
+
+    def _checked(self, channel: int) -> int:
+        if not 0 <= channel < self.n_channels:
+            raise InputError(
+                f"channel {channel} of {self.name}, which has {self.n_channels}; "
+                "count from 0"
+            )
+        return int(channel)
+
+    def _checked_box(self, box: Box | None, plane: tuple[int, int]) -> Box:
+        n_frames, n_slices = self.shape[:2]
+        if not (0 <= plane[0] < n_frames and 0 <= plane[1] < n_slices):
+            raise InputError(
+                f"plane (frame, slice) = {tuple(plane)} of {self.name}, which has "
+                f"{n_frames} frames and {n_slices} slices; count from 0"
+            )
+        whole = Box.whole(self.plane_shape)
+        if box is not None and not whole.contains(box):
+            raise InputError(
+                f"{box} leaves the plane of {whole.height} x {whole.width} px of "
+                f"{self.name}; clip it first"
+            )
+        return whole if box is None else box
+
+    def _slice(
+        self, box: Box, plane: tuple[int, int], channel: int | None
+    ) -> NDArray[Any]:
+        index: dict[str, int | slice | None] = {
+            "T": plane[0],
+            "Z": plane[1],
+            "C": channel,
+            "Y": box.slices[0],
+            "X": box.slices[1],
+            "S": slice(None),
+        }
+        pixels = np.asarray(self.array[tuple(index[axis] for axis in self.axes)])
+        kept = [axis for axis in self.axes if axis in "YXS"]
+        return pixels.transpose([kept.index(a) for a in "YXS" if a in kept])
+
+    def _check_axes(self) -> None:
+        shape = tuple(self.array.shape)
+        if len(self.axes) != len(shape) or not {"Y", "X"} <= set(self.axes):
+            raise InputError(
+                f"axes {self.axes!r} for an array of shape {shape}; give one letter "
+                "of TZCYXS for each axis, Y and X among them"
+            )
+        if len(set(self.axes)) < len(self.axes) or not set(self.axes) <= set("TZCYXS"):
+            raise InputError(
+                f"axes {self.axes!r}; use each letter of TZCYXS at most once"
+            )
+        if 0 in shape:
+            raise InputError(f"{self.name} of shape {shape} has no pixels")
+        if {"C", "S"} <= set(self.axes) or self._length("S") not in _ALPHA_FREE:
+            raise InputError(
+                f"axes {self.axes!r} for an array of shape {shape}; S stands for 1 to "
+                "4 colour samples in an image without C, use C for channels"
+            )
+
+    def _check_pixels(self) -> None:
+        if np.dtype(self.array.dtype).kind not in "buif":
+            raise InputError(
+                f"{self.name} has pixels of type {self.array.dtype}; give booleans, "
+                "integers or floats"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Intensity:
+    """How the pixels of an image become 8-bit RGB.
+
+    One channel becomes gray, two magenta and green, three red, green and blue;
+    of more channels the mean becomes gray.
+
+    Parameters
+    ----------
+    channels : tuple of int
+        Channels that are used, in this order.
+    limits : tuple of (float, float)
+        For each of them the pixel values that become 0 and 255; what lies
+        outside saturates, and a pixel that is not a number becomes 0.
+    invert : bool
+        Exchange dark and bright at the end.
+
+    Raises
+    ------
+    InputError
+        If there is no channel, or not one rising pair of limits for each.
+    """
+
+    channels: tuple[int, ...]
+    limits: tuple[tuple[float, float], ...]
+    invert: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.channels or len(self.limits) != len(self.channels):
+            raise InputError(
+                f"{len(self.limits)} pairs of limits for {len(self.channels)} "
+                "channels; choose at least one channel and give a pair for each"
+            )
+        for low, high in self.limits:
+            if not 0 < high - low < math.inf:
+                raise InputError(
+                    f"contrast limits ({low}, {high}); give two numbers, the lower "
+                    "one first"
+                )
+
+
+def find_intensity(
+    source: ImageSource,
+    *,
+    channels: Sequence[int | str] | None = None,
+    limits: Sequence[tuple[float, float]] | None = None,
+    percentiles: tuple[float, float] = PERCENTILES,
+    invert: bool = False,
+) -> Intensity:
+    """Find contrast limits that hold for the whole image.
+
+    Limits come from all pixels of a small image and from a random sample of
+    blocks, the same in each run, of a large one. Each pixel has the same chance
+    to be drawn, and the number of blocks read does not grow with the image.
+    Colours share one pair of limits, so that their balance stays.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The image.
+    channels : sequence of int or str, optional
+        Channels to use, by number or name. Default: all.
+    limits : sequence of (float, float), optional
+        Limits to use instead: one pair for all channels, or one for each.
+    percentiles : tuple of float
+        Percentage of pixels below the lower and below the upper limit.
+    invert : bool
+        Exchange dark and bright, for example for dark objects in brightfield.
+
+    Returns
+    -------
+    Intensity
+
+    Raises
+    ------
+    InputError
+        If a channel does not exist, if the percentiles do not rise, if the limits
+        do not fit, or if a channel holds no finite number.
+
+    Warns
+    -----
+    NapariSamWarning
+        If a channel is constant, or holds values that are not finite.
+    """
+    numbers = (
+        tuple(range(source.n_channels))
+        if channels is None
+        else source.channel_numbers(channels)
+    )
+    if limits is not None:
+        pairs = tuple((float(low), float(high)) for low, high in limits)
+        return Intensity(
+            numbers, pairs * len(numbers) if len(pairs) == 1 else pairs, invert
+        )
+    if not 0 <= percentiles[0] < percentiles[1] <= 100:
+        raise InputError(
+            f"percentiles {percentiles}; give two percentages, the lower one first"
+        )
+    return Intensity(numbers, _find_limits(source, numbers, percentiles), invert)
+
+
+def read_rgb(
+    source: ImageSource,
+    intensity: Intensity,
+    box: Box | None = None,
+    plane: tuple[int, int] = (0, 0),
+) -> NDArray[np.uint8]:
+    """Read a region as 8-bit RGB; channels that are not used are not read.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The image.
+    intensity : Intensity
+        From `find_intensity`.
+    box : Box, optional
+        Region, in plane pixels. Default: the whole plane.
+    plane : tuple of int
+        (frame, slice), counted from 0.
+
+    Returns
+    -------
+    (h, w, 3) uint8 array
+    """
+    pixels = source.read(box, plane, channels=intensity.channels)
+    return _mix(np.atleast_3d(pixels), intensity)
+
+
+def to_uint8_rgb(pixels: NDArray[Any], intensity: Intensity) -> NDArray[np.uint8]:
+    """Make 8-bit RGB from pixels.
+
+    Parameters
+    ----------
+    pixels : (h, w) or (h, w, channels) array
+        Pixels with all channels of the image, as from `ImageSource.read`.
+    intensity : Intensity
+        Limits, choice of channels, inversion.
+
+    Returns
+    -------
+    (h, w, 3) uint8 array
+
+    Raises
+    ------
+    InputError
+        If the pixels have another number of axes, or lack a channel.
+
+    Examples
+    --------
+    >>> to_uint8_rgb(np.array([[100, 600, 1100]]), Intensity((0,), ((100, 1100),)))[0]
+    array([[  0,   0,   0],
+           [128, 128, 128],
+           [255, 255, 255]], dtype=uint8)
+    """
+    if pixels.ndim not in (2, 3):
+        raise InputError(
+            f"pixels of shape {pixels.shape}; give (h, w) or (h, w, channels)"
+        )
+    pixels = np.atleast_3d(pixels)
+    if max(intensity.channels) >= pixels.shape[2]:
+        raise InputError(
+            f"channels {intensity.channels} of pixels with {pixels.shape[2]} channels; "
+            "give the pixels of all channels"
+        )
+    return _mix(pixels[..., list(intensity.channels)], intensity)
+
+
+def _mix(pixels: NDArray[Any], intensity: Intensity) -> NDArray[np.uint8]:
+    planes = [
+        _to_uint8(pixels[..., i], low, high)
+        for i, (low, high) in enumerate(intensity.limits)
+    ]
+    if len(planes) == 1:
+        planes = planes * 3
+    elif len(planes) == 2:
+        planes = [planes[0], planes[1], planes[0]]
+    elif len(planes) > 3:
+        mean = np.stack(planes).mean(axis=0)
+        planes = [_rounded(mean)] * 3
+    rgb = np.stack(planes, axis=-1)
+    return 255 - rgb if intensity.invert else rgb
+
+
+def _to_uint8(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    if pixels.dtype == np.uint8 and (low, high) == (0, 255):
+        return pixels
+    values = pixels.astype(np.result_type(pixels.dtype, np.float32))
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        values -= low
+        values /= high - low
+        values *= 255
+    np.nan_to_num(values, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
+    np.clip(values, 0, 255, out=values)
+    return _rounded(values)
+
+
+def _rounded(values: NDArray[Any]) -> NDArray[np.uint8]:
+    # halves up: numpy's own rounding would send 127.5 and 128.5 to the same gray
+    return np.floor(values + 0.5).astype(np.uint8)
+
+
+def _find_limits(
+    source: ImageSource,
+    channels: tuple[int, ...],
+    percentiles: tuple[float, float],
+) -> tuple[tuple[float, float], ...]:
+    dtype = np.dtype(source.array.dtype)
+    if dtype == np.bool_:
+        return ((0.0, 1.0),) * len(channels)
+    if source.is_rgb and dtype == np.uint8:
+        return ((0.0, 255.0),) * len(channels)
+    blocks = [
+        source.read(box, plane, channels=channels).reshape(-1, len(channels))
+        for plane, box in _sample_blocks(source)
+    ]
+    sample = np.concatenate(blocks)
+    if source.is_rgb:
+        return (_limits(sample, percentiles, source.name),) * len(channels)
+    return tuple(
+        _limits(sample[:, i], percentiles, f"channel {c} of {source.name}")
+        for i, c in enumerate(channels)
+    )
+
+
+def _limits(
+    sample: NDArray[Any], percentiles: tuple[float, float], name: str
+) -> tuple[float, float]:
+    values = sample[np.isfinite(sample)].astype(np.float64)
+    if values.size == 0:
+        raise InputError(f"{name} holds no finite number; give contrast limits")
+    if values.size < sample.size:
+        warnings.warn(
+            f"{sample.size - values.size} of {sample.size} pixels of {name} are not "
+            "finite; they become black (NaN) or saturate",
+            NapariSamWarning,
+            stacklevel=5,
+        )
+    low, high = (float(q) for q in np.percentile(values, percentiles))
+    if low == high:
+        # objects that cover less than the saturated share must not vanish
+        low, high = float(values.min()), float(values.max())
+    if low == high:
+        warnings.warn(
+            f"{name} is constant ({low:g}); it becomes black",
+            NapariSamWarning,
+            stacklevel=5,
+        )
+        high = max(low + 1, float(np.nextafter(low, math.inf)))
+    return low, high
+
+
+def _sample_blocks(source: ImageSource) -> Iterator[tuple[tuple[int, int], Box]]:
+    """Choose blocks so that each pixel of the image has the same chance."""
+    n_frames, n_slices, height, width = source.shape
+    block_h, block_w = _block_shape(source)
+    rows, cols = math.ceil(height / block_h), math.ceil(width / block_w)
+    n_blocks = n_frames * n_slices * rows * cols
+    wanted = min(max(_SAMPLE_PIXELS // (block_h * block_w), _MIN_BLOCKS), _MAX_BLOCKS)
+    if n_blocks <= wanted:
+        chosen = np.arange(n_blocks)
+    else:
+        # one at random from each of equal parts: spread over planes and rows
+        jitter = np.random.default_rng(0).random(wanted)
+        parts = (np.arange(wanted) + jitter) * (n_blocks / wanted)
+        chosen = np.unique(parts.astype(np.int64))
+    places = np.unravel_index(chosen, (n_frames, n_slices, rows, cols))
+    for t, z, row, col in zip(*(p.tolist() for p in places), strict=True):
+        y0, x0 = row * block_h, col * block_w
+        box = Box(y0, x0, y0 + block_h, x0 + block_w).clip((height, width))
+        yield (t, z), box
+
+
+def _block_shape(source: ImageSource) -> tuple[int, int]:
+    """About 256 x 256 px, but long and flat in a file stored by rows."""
+    array, (height, width) = source.array, source.plane_shape
+    # dask's `chunks` lists every chunk; its `chunksize` is what others call chunks
+    chunks = getattr(array, "chunksize", getattr(array, "chunks", None))
+    chunk = chunks or array.shape
+    chunk_h = min(int(chunk[source.axes.index("Y")]), height)
+    chunk_w = min(int(chunk[source.axes.index("X")]), width)
+    return (
+        min(chunk_h, _BLOCK_PIXELS // min(chunk_w, 256)),
+        min(chunk_w, _BLOCK_PIXELS // min(chunk_h, 256)),
+    )

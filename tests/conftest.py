@@ -1,0 +1,48 @@
+"""Fixtures that all tests share, and the rule for tests that open a window."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the arrays are tiny; threads would only wait for each other
+
+
+@cache
+def display_problem() -> str | None:
+    """Why no window can be opened here; None where one can."""
+    if importlib.util.find_spec("napari") is None:
+        return "napari is not installed"
+    windows_and_mac = sys.platform in ("win32", "darwin")
+    if not windows_and_mac and not os.environ.get("DISPLAY"):
+        tool = "run ./check" if shutil.which("Xvfb") else "sh scripts/gui_packages.sh"
+        return f"no X display; as root: {tool}"
+    probe = "import napari.layers; from qtpy.QtWidgets import QApplication as A; A([])"
+    result = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=False
+    )
+    if result.returncode != 0:
+        lines = result.stderr.strip().splitlines() or ["aborted without a message"]
+        return f"Qt does not start ({lines[-1]}); as root: sh scripts/gui_packages.sh"
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test that cannot open its window; with ``CI=true`` fail it.
+
+    So green on CI means that everything ran.
+    """
+    if item.get_closest_marker("display") is None:
+        return
+    problem = display_problem()
+    if problem is None:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI=true and this test could not run: {problem}", pytrace=False)
+    pytest.skip(problem)

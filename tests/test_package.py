@@ -1,0 +1,139 @@
+"""The package as installed: light import, public names, wheel, sdist, manifest."""
+
+import ast
+import json
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib import import_module, metadata
+from pathlib import Path
+
+import pytest
+
+import napari_sam
+
+ROOT = Path(__file__).resolve().parent.parent
+DISTRIBUTION = "napari-sam-microscopy"
+
+
+def python(*code: str, **environment: str) -> str:
+    """Output of a fresh Python that runs the lines of ``code``."""
+    return subprocess.run(
+        [sys.executable, "-c", "\n".join(code)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment or None,
+    ).stdout
+
+
+def test_import_loads_nothing_heavy_and_leaves_the_process_alone() -> None:
+    output = python(
+        "import json, logging, os, sys, warnings",
+        "def state():",
+        "    return (dict(os.environ), len(warnings.filters),",
+        "            logging.root.handlers[:], logging.root.level)",
+        "before = state()",
+        "import napari_sam",
+        "assert state() == before",
+        "print(json.dumps(sorted(sys.modules)))",
+    )
+    heavy = {"torch", "zarr", "numpy", "skimage", "scipy", "dask", "napari", "pydantic"}
+    assert not heavy & set(json.loads(output))
+
+
+def test_public_names_are_those_of_their_modules() -> None:
+    assert sorted(napari_sam._MODULES) == napari_sam.__all__
+    for name, module in napari_sam._MODULES.items():
+        assert getattr(napari_sam, name) is getattr(import_module(module), name)
+        assert name in dir(napari_sam)
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse(Path(napari_sam.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == napari_sam._MODULES
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'segmnet'"):
+        napari_sam.segmnet  # noqa: B018  the access is the test
+
+
+def test_installed_version_is_the_one_in_the_source() -> None:
+    assert metadata.version(DISTRIBUTION) == napari_sam.__version__
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel, built from the sdist, and the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+
+    def build(kind: str, source: Path) -> None:
+        command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", folder]
+        subprocess.run(command, cwd=source, check=True, capture_output=True)
+
+    build("sdist", ROOT)
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    build("wheel", folder / sdist.name.removesuffix(".tar.gz"))
+    (wheel,) = folder.glob("*.whl")
+    return wheel, sdist
+
+
+def test_wheel_holds_what_it_needs_at_run_time(archives: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(archives[0]) as wheel:
+        names = set(wheel.namelist())
+        manifest = wheel.read("napari_sam/napari.yaml")
+    assert manifest == (ROOT / "napari.yaml").read_bytes()
+    sources = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "napari_sam").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert sources <= names
+    assert {name.split("/")[0] for name in names - sources} == {
+        f"napari_sam_microscopy-{napari_sam.__version__}.dist-info"
+    }
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+
+
+def test_sdist_holds_what_the_tests_need(archives: tuple[Path, Path]) -> None:
+    with tarfile.open(archives[1]) as sdist:
+        names = {name.split("/", 1)[1] for name in sdist.getnames()}
+    assert {"LICENSE", "README.md", "napari.yaml", "pyproject.toml"} <= names
+    assert "tests/test_package.py" in names
+    assert not any(name.startswith((".venv", "demo_out", "runs")) for name in names)
+
+
+def found_by_npe2(*path: str) -> list[str]:
+    """Name, display name, version that npe2 finds in a fresh Python, ``path`` first."""
+    return python(
+        "import sys",
+        f"sys.path[:0] = {path!r}",
+        "from npe2 import PluginManager",
+        "manager = PluginManager()",
+        "manager.discover(include_npe1=False)",
+        f"found = manager.get_manifest({DISTRIBUTION!r})",
+        "print(found.name, found.display_name, found.package_version, sep='\\n')",
+    ).splitlines()
+
+
+def test_napari_finds_the_editable_install() -> None:
+    expected = [DISTRIBUTION, "Segment Anything for Microscopy", napari_sam.__version__]
+    assert found_by_npe2() == expected
+
+
+def test_napari_finds_the_wheel(archives: tuple[Path, Path], tmp_path: Path) -> None:
+    with zipfile.ZipFile(archives[0]) as wheel:
+        wheel.extractall(tmp_path)
+    expected = [DISTRIBUTION, "Segment Anything for Microscopy", napari_sam.__version__]
+    assert found_by_npe2(str(tmp_path)) == expected

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
 
 from napari_sam.errors import InputError
 from napari_sam.training.shapes import (
@@ -22,6 +21,7 @@ from napari_sam.training.shapes import (
     Layout,
     blob,
     blob_outline,
+    blur,
     fibrous_noise,
     rod,
     smooth_noise,
@@ -115,14 +115,14 @@ def _nuclei(rng: Rng, shape: Shape, diameter: float) -> Drawing:
         amplitude=lambda: float(np.exp(rng.normal(0, spread)).clip(0.12, 3)),
         elongation=rng.uniform(1.0, 1.9),
         roughness=rng.uniform(0.02, 0.14),
-        edge=rng.uniform(0.08, 0.5) * diameter,
+        edge=rng.uniform(0.03, 0.25) * diameter,
     )
     signal = layout.signal * _chromatin(rng, shape, diameter)
-    haze = gaussian_filter(layout.signal, diameter * 0.5, truncate=2.0)
+    haze = blur(layout.signal, diameter * 0.5)
     level = rng.uniform(0, 0.25) * (1 + 0.5 * smooth_noise(rng, shape, 80))
     image = signal + rng.uniform(0, 0.4) * haze + level
     image *= _uneven(rng, shape, 0.25)
-    image = _blur(image, rng.uniform(0, 0.035) * diameter)
+    image = blur(image, rng.uniform(0, 0.035) * diameter)
     image = _shot_noise(rng, image, photons=np.exp(rng.uniform(2.5, 8)))
     return image, visible_labels(layout.labels, layout.areas)
 
@@ -134,19 +134,22 @@ def _phase(rng: Rng, shape: Shape, diameter: float) -> Drawing:
         rng,
         layout,
         diameter * (0.75 if spiky else 1.0),
-        spacing=rng.uniform(0.75, 1.2),
+        spacing=rng.uniform(0.85, 1.3),
         amplitude=lambda: rng.uniform(0.7, 1.5),
         elongation=rng.uniform(1.2, 3.2) if spiky else rng.uniform(1.0, 1.4),
         roughness=rng.uniform(0.1, 0.3) if spiky else 0.06,
-        edge=rng.uniform(0.1, 0.7) * diameter,
+        edge=rng.uniform(0.05, 0.5) * diameter,
         n_spikes=(0, 5) if spiky else (0, 0),
         bend=0.35 if spiky else 0.0,
     )
     inside = layout.labels > 0
+    # a thin lamella and a thick middle, with dark granules and some nucleoli
     thickness = layout.signal * (1 + 0.2 * smooth_noise(rng, shape, diameter / 5))
-    grain = smooth_noise(rng, shape, max(diameter / rng.uniform(12, 30), 1.2))
-    granules = rng.uniform(0, 0.25) * grain + rng.uniform(0, 0.8) * (grain > 1.8)
-    thickness += np.where(inside, granules, 0.02 * grain)
+    grain = smooth_noise(rng, shape, max(diameter / rng.uniform(14, 35), 1.2))
+    granules = rng.uniform(0, 0.12) * grain + rng.uniform(0, 0.5) * (grain > 1.9)
+    nucleoli = smooth_noise(rng, shape, max(diameter / 10, 1.5)) > 1.5
+    granules += rng.uniform(0, 0.4) * (nucleoli & (layout.depth > 0.45))
+    thickness += np.where(inside, blur(granules, 0.6), 0.02 * grain)
     thickness += rng.uniform(0, 0.5) * layout.depth**2
     thickness += _debris(rng, shape, diameter / 12)
     return _phase_image(rng, thickness, diameter), visible_labels(
@@ -167,7 +170,9 @@ def _rods(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     spots = _spots(rng, shape, width * mean_ratio, width * 1.02, turn)
     for y, x in spots[(rng.random(len(spots)) < crowd) | (np.arange(len(spots)) == 0)]:
         ratio = mean_ratio * rng.uniform(0.6, 1.05)
-        row, col = (int(np.clip(c, 0, n - 1)) for c, n in zip((y, x), shape, strict=True))
+        row, col = (
+            int(np.clip(c, 0, n - 1)) for c, n in zip((y, x), shape, strict=True)
+        )
         angle = float(angles[row, col]) + rng.normal(0, 0.08)
         where, rho = rod(
             shape, (y, x), (width * ratio, width), angle, rng.uniform(-bend, bend)
@@ -184,8 +189,8 @@ def _rods(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     labels = visible_labels(layout.labels, layout.areas, least=8)
     look = rng.choice(["fluorescence", "phase", "relief"])
     if look == "fluorescence":
-        image = signal + rng.uniform(0, 0.4) * _blur(signal, 2 * width)
-        image = _blur(image + rng.uniform(0, 0.2), rng.uniform(0, 0.12) * width)
+        image = signal + rng.uniform(0, 0.4) * blur(signal, 2 * width)
+        image = blur(image + rng.uniform(0, 0.2), rng.uniform(0, 0.12) * width)
         return _shot_noise(rng, image, photons=np.exp(rng.uniform(2.5, 7))), labels
     if look == "phase":
         return _phase_image(rng, signal, width * 1.5), labels
@@ -210,12 +215,12 @@ def _membranes(rng: Rng, shape: Shape, diameter: float) -> Drawing:
         inner = rng.uniform(0.03, 0.4) * level
         image = wall + inner * (1 + 0.3 * smooth_noise(rng, shape, diameter / 6))
         image *= _uneven(rng, shape, 0.25)
-        image = _blur(image, rng.uniform(0, 0.03) * diameter)
+        image = blur(image, rng.uniform(0, 0.03) * diameter)
         return _shot_noise(rng, image, photons=np.exp(rng.uniform(3, 7))), labels
     inner = 0.65 * level**0.3 + 0.08 * smooth_noise(rng, shape, diameter / 8)
     specks = smooth_noise(rng, shape, max(diameter / 18, 1.2)) > rng.uniform(1.3, 2.2)
     image = inner - rng.uniform(0.1, 0.4) * specks - rng.uniform(0.3, 0.6) * wall
-    return _blur(_grain(rng, image, rng.uniform(0.02, 0.1)), rng.uniform(0, 1)), labels
+    return blur(_grain(rng, image, rng.uniform(0.02, 0.1)), rng.uniform(0, 1)), labels
 
 
 def _organelles(rng: Rng, shape: Shape, diameter: float) -> Drawing:
@@ -248,7 +253,7 @@ def _organelles(rng: Rng, shape: Shape, diameter: float) -> Drawing:
         labels = np.where(distance > rim, labels, 0).astype(np.int32)
     if rng.random() < 0.2:
         image = 1 - image
-    image = _grain(rng, _blur(image, rng.uniform(0.3, 1.3)), rng.uniform(0.02, 0.12))
+    image = _grain(rng, blur(image, rng.uniform(0.3, 1.3)), rng.uniform(0.02, 0.12))
     return image, visible_labels(labels, layout.areas)
 
 
@@ -281,7 +286,7 @@ def _histology(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     dyes = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
     dyes = np.clip(dyes + rng.normal(0, 0.09, (2, 3)), 0.02, 1.2).astype(np.float32)
     sharp = rng.uniform(0, 0.03) * diameter + rng.uniform(0, 0.7)
-    blue, pink = _blur(blue, sharp), _blur(pink, sharp)
+    blue, pink = blur(blue, sharp), blur(pink, sharp)
     density = blue[..., None] * dyes[0] + pink[..., None] * dyes[1]
     image = rng.uniform(0.85, 1.0) * np.exp(-density)
     image = image + rng.normal(0, 0.01, 3).astype(np.float32)
@@ -313,7 +318,7 @@ def _cytology(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     chromatin = 1 + 0.25 * smooth_noise(rng, shape, max(diameter / 9, 1.2))
     density += rng.uniform(0.6, 1.2) * nuclei.signal * chromatin
     density += np.where(bodies.labels > 0, 0.4, 1.0) * _debris(rng, shape, diameter / 8)
-    image = np.exp(-_blur(np.maximum(density, 0), rng.uniform(0.3, 1.2)))
+    image = np.exp(-blur(np.maximum(density, 0), rng.uniform(0.3, 1.2)))
     return _grain(rng, image, rng.uniform(0.005, 0.03)), visible_labels(
         nuclei.labels, nuclei.areas
     )
@@ -334,8 +339,8 @@ def _yeast(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     )
     width = max(rng.uniform(0.03, 0.1) * diameter, 0.8)
     solid = layout.signal
-    ring = _blur(solid, width) - _blur(solid, 2 * width)
-    outer = _blur(solid, 0.7 * width) - _blur(solid, width * 1.2)
+    ring = blur(solid, width) - blur(solid, 2 * width)
+    outer = blur(solid, 0.7 * width) - blur(solid, width * 1.2)
     bright = rng.choice([-1.0, 1.0], p=[0.35, 0.65])
     interior = rng.uniform(-0.12, 0.12) * solid
     grain = smooth_noise(rng, shape, max(diameter / 8, 1.2))
@@ -380,8 +385,8 @@ def _large(rng: Rng, shape: Shape, diameter: float) -> Drawing:
         return _phase_image(rng, signal, diameter * 0.6), visible_labels(
             layout.labels, layout.areas
         )
-    image = signal + rng.uniform(0.02, 0.2) + 0.15 * _blur(layout.signal, diameter / 4)
-    image = _blur(image * _uneven(rng, shape, 0.2), rng.uniform(0.3, 2))
+    image = signal + rng.uniform(0.02, 0.2) + 0.15 * blur(layout.signal, diameter / 4)
+    image = blur(image * _uneven(rng, shape, 0.2), rng.uniform(0.3, 2))
     image = _shot_noise(rng, image, photons=np.exp(rng.uniform(3, 8)))
     return image, visible_labels(layout.labels, layout.areas)
 
@@ -416,7 +421,7 @@ def _scatter(  # noqa: PLR0913 - one keyword for each trait of the objects
     """Paint blobs that keep ``spacing`` diameters apart; return their middles."""
     height, width = layout.shape
     area = height * width / (diameter * spacing) ** 2
-    wanted = int(np.clip(np.exp(rng.uniform(np.log(0.08), 0)) * area, 2, 250))
+    wanted = int(np.clip(np.exp(rng.uniform(np.log(0.08), 0)) * area, 2, 180))
     reach = np.array(layout.shape) + diameter
     middles = rng.uniform(0, 1, (4 * wanted + 8, 2)) * reach - diameter / 2
     if rng.random() < clustered:
@@ -426,14 +431,13 @@ def _scatter(  # noqa: PLR0913 - one keyword for each trait of the objects
     middles[0] = _central(rng, layout.shape)
     radii = diameter / 2 * np.exp(rng.normal(0, 0.18, len(middles)))
     placed: list[int] = []
-    for i, (middle, radius) in enumerate(zip(middles, radii, strict=True)):
-        if np.any(middle < -radius) or np.any(middle > layout.shape + radius):
+    edge_gap = np.minimum(middles, layout.shape - middles).min(1)
+    for i in np.flatnonzero(edge_gap > -radii):
+        middle, radius = middles[i], float(radii[i])
+        gap = np.hypot(*(middles[placed] - middle).T)
+        if (gap < spacing * (radii[placed] + radius)).any():
             continue
-        gap = middles[placed] - middle
-        apart = spacing * (radii[placed] + radius)
-        if np.any((gap * gap).sum(1) < apart * apart):
-            continue
-        placed.append(i)
+        placed.append(int(i))
         outline = blob_outline(
             rng,
             radius,
@@ -482,8 +486,8 @@ def _central(rng: Rng, shape: Shape) -> npt.NDArray[np.float64]:
 
 def _phase_image(rng: Rng, thickness: Float, width: float) -> Float:
     """Zernike contrast: thickness minus its low pass, dark bodies in bright halos."""
-    halo = _blur(thickness, rng.uniform(0.12, 0.4) * width)
-    sharp = _blur(thickness, rng.uniform(0, 0.02) * width + 0.4)
+    halo = blur(thickness, rng.uniform(0.12, 0.4) * width)
+    sharp = blur(thickness, rng.uniform(0, 0.02) * width + 0.4)
     contrast = sharp - rng.uniform(0.6, 1.0) * halo
     sign = -1.0 if rng.random() < 0.8 else 1.0
     image = 0.5 + sign * rng.uniform(0.15, 0.4) * contrast
@@ -493,7 +497,7 @@ def _phase_image(rng: Rng, thickness: Float, width: float) -> Float:
 
 def _relief_image(rng: Rng, thickness: Float, width: float) -> Float:
     """Differential interference contrast: slope of the thickness along one direction."""
-    smooth = _blur(thickness, 0.12 * width + 0.4)
+    smooth = blur(thickness, 0.12 * width + 0.4)
     angle = rng.uniform(0, 2 * np.pi)
     slope_y, slope_x = np.gradient(smooth)
     slope = slope_y * np.float32(np.sin(angle)) + slope_x * np.float32(np.cos(angle))
@@ -520,19 +524,13 @@ def _debris(rng: Rng, shape: Shape, size: float) -> Float:
         outline = blob_outline(rng, radius, roughness=0.2)
         where, rho = blob(shape, (y, x), outline)
         layout.paint(where, rho, radius, amplitude=rng.uniform(0.3, 1.5), edge=1.0)
-    return _blur(layout.signal, rng.uniform(0.4, 1.5))
+    return blur(layout.signal, rng.uniform(0.4, 1.5))
 
 
 def _uneven(rng: Rng, shape: Shape, strength: float) -> Float:
     """Illumination that varies over the plane, about 1."""
     wave = smooth_noise(rng, shape, max(shape) / 1.5)
     return np.exp(rng.uniform(0, strength) * wave).astype(np.float32)
-
-
-def _blur(image: Float, sigma: float) -> Float:
-    if sigma < 0.3:
-        return image
-    return np.asarray(gaussian_filter(image, sigma, truncate=2.5), np.float32)
 
 
 def _grain(rng: Rng, image: Float, sigma: float) -> Float:

@@ -21,6 +21,14 @@ class FormatError(NapariSamError, ValueError):
     """A file is not what its name says, or is damaged."""
 
 
+class FileError(NapariSamError, OSError):
+    """A file or folder cannot be read or written."""
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """A file or folder is not there."""
+
+
 class WeightsError(NapariSamError, OSError):
     """Weights cannot be downloaded, verified or matched to a network."""
 

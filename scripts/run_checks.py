@@ -60,7 +60,7 @@ def test_legs(arguments: list[str]) -> list[Leg]:
     headless = Leg(
         "tests without napari",
         (str(HEADLESS), "-m", "pytest", "-m", "not display and not network", *options),
-        {"NAPARI_SAM_EXPECT_HEADLESS": "1"},
+        {"EXPECT_HEADLESS": "1"},
     )
     window: tuple[str, ...] = (str(BIN / "python"), "-m", "pytest", "-m", "display")
     environment = {"LIBGL_ALWAYS_SOFTWARE": "1"}
@@ -88,7 +88,7 @@ def all_legs(arguments: list[str]) -> list[Leg]:
         Leg("ruff check", (str(BIN / "ruff"), "check", ".")),
         Leg("ruff format", (str(BIN / "ruff"), "format", "--check", ".")),
         Leg("mypy", (str(BIN / "mypy"),)),
-        Leg("lint-imports", (str(BIN / "lint-imports"),)),
+        Leg("lint-imports", (str(BIN / "lint-imports"), "--no-logo")),
         Leg("npe2 validate", (str(BIN / "npe2"), "validate", "napari.yaml")),
         Leg(
             "docs",

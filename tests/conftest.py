@@ -1,16 +1,48 @@
 """Fixtures that all tests share, and the rule for tests that open a window."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from functools import cache
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
+from skimage.draw import disk
+
+from napari_sam.model import Sam
+from napari_sam.model.config import VARIANTS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 torch.set_num_threads(1)  # the arrays are tiny; threads would only wait for each other
+
+
+@pytest.fixture(scope="session")
+def tiny_sam() -> Sam:
+    """A network of 128 px input with random, seeded parameters; do not change it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Sam.from_config(VARIANTS["tiny"]).eval()
+
+
+@pytest.fixture
+def cells() -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+    """Bright discs on a dark plane (96, 128), and their labels 1 to 5."""
+    image = np.full((96, 128), 20, np.uint8)
+    labels = np.zeros((96, 128), np.uint32)
+    spots = [(20, 20, 10), (24, 60, 14), (60, 30, 12), (66, 84, 16), (22, 108, 9)]
+    for number, (y, x, radius) in enumerate(spots, start=1):
+        rows, columns = disk((y, x), radius)
+        image[rows, columns] = 120 + 20 * number
+        labels[rows, columns] = number
+    return image, labels
 
 
 @cache

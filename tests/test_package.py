@@ -1,7 +1,9 @@
 """The package as installed: light import, public names, wheel, sdist, manifest."""
 
 import ast
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -65,6 +67,14 @@ def test_type_checkers_see_the_same_names() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'segmnet'"):
         napari_sam.segmnet  # noqa: B018  the access is the test
+
+
+@pytest.mark.skipif(
+    "EXPECT_HEADLESS" not in os.environ, reason="the headless leg of ./check only"
+)
+@pytest.mark.parametrize("name", ["napari", "qtpy", "PyQt6", "PySide6", "magicgui"])
+def test_the_headless_leg_has_no_gui(name: str) -> None:
+    assert importlib.util.find_spec(name) is None
 
 
 def test_installed_version_is_the_one_in_the_source() -> None:

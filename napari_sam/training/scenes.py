@@ -8,26 +8,37 @@ absorb after Beer and Lambert. All numbers are ours, chosen by eye beside real i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_sam.errors import InputError
-from napari_sam.training.shapes import (
+from napari_sam.training.fields import (
     Float,
     Int,
-    Layout,
-    blob,
-    blob_outline,
     blur,
     fibrous_noise,
-    rod,
+    grain,
+    phase_image,
+    relief_image,
+    shot_noise,
     smooth_noise,
-    tissue,
+    uneven,
+)
+from napari_sam.training.layout import (
+    Layout,
+    central,
+    debris,
+    rod_places,
+    scatter,
     visible_labels,
 )
+from napari_sam.training.shapes import blob, blob_outline, rod, tissue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Shape = tuple[int, int]
 Drawing = tuple[Float, Int]
@@ -107,7 +118,7 @@ def make_scene(
 def _nuclei(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     layout = Layout(shape)
     spread = rng.uniform(0.1, 0.9)
-    _scatter(
+    scatter(
         rng,
         layout,
         diameter,
@@ -121,16 +132,16 @@ def _nuclei(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     haze = blur(layout.signal, diameter * 0.5)
     level = rng.uniform(0, 0.25) * (1 + 0.5 * smooth_noise(rng, shape, 80))
     image = signal + rng.uniform(0, 0.4) * haze + level
-    image *= _uneven(rng, shape, 0.25)
+    image *= uneven(rng, shape, 0.25)
     image = blur(image, rng.uniform(0, 0.035) * diameter)
-    image = _shot_noise(rng, image, photons=np.exp(rng.uniform(2.5, 8)))
+    image = shot_noise(rng, image, np.exp(rng.uniform(2.5, 8)))
     return image, visible_labels(layout.labels, layout.areas)
 
 
 def _phase(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     layout = Layout(shape)
     spiky = rng.random() < 0.75
-    _scatter(
+    scatter(
         rng,
         layout,
         diameter * (0.75 if spiky else 1.0),
@@ -145,14 +156,14 @@ def _phase(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     inside = layout.labels > 0
     # a thin lamella and a thick middle, with dark granules and some nucleoli
     thickness = layout.signal * (1 + 0.2 * smooth_noise(rng, shape, diameter / 5))
-    grain = smooth_noise(rng, shape, max(diameter / rng.uniform(14, 35), 1.2))
-    granules = rng.uniform(0, 0.12) * grain + rng.uniform(0, 0.5) * (grain > 1.9)
+    fine = smooth_noise(rng, shape, max(diameter / rng.uniform(14, 35), 1.2))
+    granules = rng.uniform(0, 0.12) * fine + rng.uniform(0, 0.5) * (fine > 1.9)
     nucleoli = smooth_noise(rng, shape, max(diameter / 10, 1.5)) > 1.5
     granules += rng.uniform(0, 0.4) * (nucleoli & (layout.depth > 0.45))
-    thickness += np.where(inside, blur(granules, 0.6), 0.02 * grain)
+    thickness += np.where(inside, blur(granules, 0.6), 0.02 * fine)
     thickness += rng.uniform(0, 0.5) * layout.depth**2
-    thickness += _debris(rng, shape, diameter / 12)
-    return _phase_image(rng, thickness, diameter), visible_labels(
+    thickness += debris(rng, shape, diameter / 12)
+    return phase_image(rng, thickness, diameter), visible_labels(
         layout.labels, layout.areas
     )
 
@@ -167,7 +178,7 @@ def _rods(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     )
     mean_ratio = rng.uniform(1.8, 4.5)
     turn = float(angles[shape[0] // 2, shape[1] // 2])
-    spots = _spots(rng, shape, width * mean_ratio, width * 1.02, turn)
+    spots = rod_places(rng, shape, width * mean_ratio, width * 1.02, turn)
     for y, x in spots[(rng.random(len(spots)) < crowd) | (np.arange(len(spots)) == 0)]:
         ratio = mean_ratio * rng.uniform(0.6, 1.05)
         row, col = (
@@ -191,10 +202,10 @@ def _rods(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     if look == "fluorescence":
         image = signal + rng.uniform(0, 0.4) * blur(signal, 2 * width)
         image = blur(image + rng.uniform(0, 0.2), rng.uniform(0, 0.12) * width)
-        return _shot_noise(rng, image, photons=np.exp(rng.uniform(2.5, 7))), labels
+        return shot_noise(rng, image, np.exp(rng.uniform(2.5, 7))), labels
     if look == "phase":
-        return _phase_image(rng, signal, width * 1.5), labels
-    return _relief_image(rng, signal, width), labels
+        return phase_image(rng, signal, width * 1.5), labels
+    return relief_image(rng, signal, width), labels
 
 
 def _membranes(rng: Rng, shape: Shape, diameter: float) -> Drawing:
@@ -214,18 +225,18 @@ def _membranes(rng: Rng, shape: Shape, diameter: float) -> Drawing:
         wall *= np.exp(0.5 * smooth_noise(rng, shape, diameter / 3))
         inner = rng.uniform(0.03, 0.4) * level
         image = wall + inner * (1 + 0.3 * smooth_noise(rng, shape, diameter / 6))
-        image *= _uneven(rng, shape, 0.25)
+        image *= uneven(rng, shape, 0.25)
         image = blur(image, rng.uniform(0, 0.03) * diameter)
-        return _shot_noise(rng, image, photons=np.exp(rng.uniform(3, 7))), labels
+        return shot_noise(rng, image, np.exp(rng.uniform(3, 7))), labels
     inner = 0.65 * level**0.3 + 0.08 * smooth_noise(rng, shape, diameter / 8)
     specks = smooth_noise(rng, shape, max(diameter / 18, 1.2)) > rng.uniform(1.3, 2.2)
     image = inner - rng.uniform(0.1, 0.4) * specks - rng.uniform(0.3, 0.6) * wall
-    return blur(_grain(rng, image, rng.uniform(0.02, 0.1)), rng.uniform(0, 1)), labels
+    return blur(grain(rng, image, rng.uniform(0.02, 0.1)), rng.uniform(0, 1)), labels
 
 
 def _organelles(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     layout = Layout(shape)
-    _scatter(
+    scatter(
         rng,
         layout,
         diameter,
@@ -253,13 +264,13 @@ def _organelles(rng: Rng, shape: Shape, diameter: float) -> Drawing:
         labels = np.where(distance > rim, labels, 0).astype(np.int32)
     if rng.random() < 0.2:
         image = 1 - image
-    image = _grain(rng, blur(image, rng.uniform(0.3, 1.3)), rng.uniform(0.02, 0.12))
+    image = grain(rng, blur(image, rng.uniform(0.3, 1.3)), rng.uniform(0.02, 0.12))
     return image, visible_labels(labels, layout.areas)
 
 
 def _histology(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     layout = Layout(shape)
-    _scatter(
+    scatter(
         rng,
         layout,
         diameter,
@@ -271,8 +282,8 @@ def _histology(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     )
     distance = layout.distance()
     rim = np.exp(-((distance - 1.5) ** 2) / (0.004 * diameter**2 + 1))
-    grain = smooth_noise(rng, shape, max(diameter / 9, 1.2))
-    stain = layout.signal * (0.75 + 0.25 * grain)
+    fine = smooth_noise(rng, shape, max(diameter / 9, 1.2))
+    stain = layout.signal * (0.75 + 0.25 * fine)
     stain += np.where(layout.labels > 0, rng.uniform(0, 0.5) * rim, 0)
     fibres = fibrous_noise(rng, shape, diameter / 6, diameter * rng.uniform(0.3, 2))
     matrix = 0.5 + rng.uniform(0.05, 0.25) * fibres
@@ -290,7 +301,7 @@ def _histology(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     density = blue[..., None] * dyes[0] + pink[..., None] * dyes[1]
     image = rng.uniform(0.85, 1.0) * np.exp(-density)
     image = image + rng.normal(0, 0.01, 3).astype(np.float32)
-    return _grain(rng, image, rng.uniform(0, 0.02)), visible_labels(
+    return grain(rng, image, rng.uniform(0, 0.02)), visible_labels(
         layout.labels, layout.areas
     )
 
@@ -301,7 +312,7 @@ def _cytology(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     size = diameter * rng.uniform(2.5, 5)
     count = int(np.clip(rng.uniform(0.3, 1.2) * shape[0] * shape[1] / size**2, 1, 60))
     places = rng.uniform(0, 1, (count, 2)) * shape
-    places[0] = _central(rng, shape)
+    places[0] = central(rng, shape)
     for y, x in places:
         outline = blob_outline(rng, size / 2, elongation=1.2, roughness=0.2)
         bodies.paint(*blob(shape, (y, x), outline), size / 2, edge=1.0)
@@ -317,16 +328,16 @@ def _cytology(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     density = rng.uniform(0.15, 0.4) * bodies.signal * folds
     chromatin = 1 + 0.25 * smooth_noise(rng, shape, max(diameter / 9, 1.2))
     density += rng.uniform(0.6, 1.2) * nuclei.signal * chromatin
-    density += np.where(bodies.labels > 0, 0.4, 1.0) * _debris(rng, shape, diameter / 8)
+    density += np.where(bodies.labels > 0, 0.4, 1.0) * debris(rng, shape, diameter / 8)
     image = np.exp(-blur(np.maximum(density, 0), rng.uniform(0.3, 1.2)))
-    return _grain(rng, image, rng.uniform(0.005, 0.03)), visible_labels(
+    return grain(rng, image, rng.uniform(0.005, 0.03)), visible_labels(
         nuclei.labels, nuclei.areas
     )
 
 
 def _yeast(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     layout = Layout(shape)
-    _scatter(
+    scatter(
         rng,
         layout,
         diameter,
@@ -343,13 +354,13 @@ def _yeast(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     outer = blur(solid, 0.7 * width) - blur(solid, width * 1.2)
     bright = rng.choice([-1.0, 1.0], p=[0.35, 0.65])
     interior = rng.uniform(-0.12, 0.12) * solid
-    grain = smooth_noise(rng, shape, max(diameter / 8, 1.2))
-    spots = np.where(layout.labels > 0, 0.04 * grain - 0.15 * (grain > 1.8), 0)
+    fine = smooth_noise(rng, shape, max(diameter / 8, 1.2))
+    spots = np.where(layout.labels > 0, 0.04 * fine - 0.15 * (fine > 1.8), 0)
     image = 0.5 + bright * (1.2 * ring + rng.uniform(-1, 0.5) * outer)
     image = image + interior + spots + 0.02 * smooth_noise(rng, shape, 60)
-    image += rng.uniform(0, 0.2) * _debris(rng, shape, diameter / 12)
-    image *= _uneven(rng, shape, 0.08)
-    return _grain(rng, image, np.exp(rng.uniform(-5.5, -3))), visible_labels(
+    image += rng.uniform(0, 0.2) * debris(rng, shape, diameter / 12)
+    image *= uneven(rng, shape, 0.08)
+    return grain(rng, image, np.exp(rng.uniform(-5.5, -3))), visible_labels(
         layout.labels, layout.areas
     )
 
@@ -358,7 +369,7 @@ def _large(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     """Whole cells with fibres or granules and a nucleus that shows or is spared."""
     diameter = max(diameter, 60.0) if min(shape) >= 128 else diameter
     layout = Layout(shape)
-    middles = _scatter(
+    middles = scatter(
         rng,
         layout,
         diameter,
@@ -382,12 +393,12 @@ def _large(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     signal = layout.signal * np.maximum(texture, 0.1)
     signal *= 1 + rng.uniform(-0.8, 1.5) * np.minimum(nucleus, 1)
     if rng.random() < 0.25:
-        return _phase_image(rng, signal, diameter * 0.6), visible_labels(
+        return phase_image(rng, signal, diameter * 0.6), visible_labels(
             layout.labels, layout.areas
         )
     image = signal + rng.uniform(0.02, 0.2) + 0.15 * blur(layout.signal, diameter / 4)
-    image = blur(image * _uneven(rng, shape, 0.2), rng.uniform(0.3, 2))
-    image = _shot_noise(rng, image, photons=np.exp(rng.uniform(3, 8)))
+    image = blur(image * uneven(rng, shape, 0.2), rng.uniform(0.3, 2))
+    image = shot_noise(rng, image, np.exp(rng.uniform(3, 8)))
     return image, visible_labels(layout.labels, layout.areas)
 
 
@@ -404,109 +415,6 @@ KINDS: dict[str, Callable[[Rng, Shape, float], Drawing]] = {
 }
 
 
-def _scatter(  # noqa: PLR0913 - one keyword for each trait of the objects
-    rng: Rng,
-    layout: Layout,
-    diameter: float,
-    *,
-    spacing: float,
-    amplitude: Callable[[], float],
-    elongation: float,
-    roughness: float,
-    edge: float,
-    n_spikes: tuple[int, int] = (0, 0),
-    bend: float = 0.0,
-    clustered: float = 0.35,
-) -> list[tuple[float, float]]:
-    """Paint blobs that keep ``spacing`` diameters apart; return their middles."""
-    height, width = layout.shape
-    area = height * width / (diameter * spacing) ** 2
-    wanted = int(np.clip(np.exp(rng.uniform(np.log(0.08), 0)) * area, 2, 180))
-    reach = np.array(layout.shape) + diameter
-    middles = rng.uniform(0, 1, (4 * wanted + 8, 2)) * reach - diameter / 2
-    if rng.random() < clustered:
-        hubs = rng.uniform(0, 1, (int(rng.integers(1, 5)), 2)) * layout.shape
-        offset = rng.normal(0, 0.6 * diameter * np.sqrt(wanted), middles.shape)
-        middles = hubs[rng.integers(0, len(hubs), len(middles))] + offset
-    middles[0] = _central(rng, layout.shape)
-    radii = diameter / 2 * np.exp(rng.normal(0, 0.18, len(middles)))
-    placed: list[int] = []
-    edge_gap = np.minimum(middles, layout.shape - middles).min(1)
-    for i in np.flatnonzero(edge_gap > -radii):
-        middle, radius = middles[i], float(radii[i])
-        gap = np.hypot(*(middles[placed] - middle).T)
-        if (gap < spacing * (radii[placed] + radius)).any():
-            continue
-        placed.append(int(i))
-        outline = blob_outline(
-            rng,
-            radius,
-            elongation=max(elongation * rng.uniform(0.7, 1.3), 1.0),
-            roughness=roughness,
-            n_spikes=int(rng.integers(n_spikes[0], n_spikes[1] + 1)),
-        )
-        where, rho = blob(
-            layout.shape, (middle[0], middle[1]), outline, rng.uniform(-bend, bend)
-        )
-        if rho.size:
-            layout.paint(where, rho, radius, amplitude=amplitude(), edge=edge)
-        if len(placed) == wanted:
-            break
-    return [(float(y), float(x)) for y, x in middles[placed]]
-
-
-def _spots(
-    rng: Rng, shape: Shape, along: float, across: float, angle: float
-) -> npt.NDArray[np.float64]:
-    """Middles of a turned brick pattern with some disorder, (N, 2), at most 300."""
-    half = float(np.hypot(*shape)) / 2 + along
-    rows = np.arange(-half, half, across)
-    cols = np.arange(-half, half, along)
-    v, u = np.meshgrid(rows, cols, indexing="ij")
-    u = u + rng.uniform(0, along, (len(rows), 1))
-    u = u + rng.normal(0, 0.05 * along, u.shape)
-    v = v + rng.normal(0, 0.06 * across, v.shape)
-    cos, sin = np.cos(angle), np.sin(angle)
-    spots = np.stack([v * cos + u * sin, u * cos - v * sin], -1).reshape(-1, 2)
-    spots += _central(rng, shape) - spots[np.argmin((spots * spots).sum(1))]
-    # nearest to the middle first: one rod at least is in view
-    spots = spots[np.argsort(((spots - np.array(shape) / 2) ** 2).sum(1))]
-    seen = np.all((spots > -along / 2) & (spots < np.array(shape) + along / 2), axis=1)
-    spots = spots[seen]
-    if len(spots) > 300:  # a colony around one place, so that rods still touch
-        hub = rng.uniform(0, 1, 2) * shape
-        spots = spots[np.argsort(((spots - hub) ** 2).sum(1))[:300]]
-    return spots
-
-
-def _central(rng: Rng, shape: Shape) -> npt.NDArray[np.float64]:
-    """A place in the middle half of the plane, so that no scene is empty."""
-    return np.asarray(rng.uniform(0.25, 0.75, 2) * shape)
-
-
-def _phase_image(rng: Rng, thickness: Float, width: float) -> Float:
-    """Zernike contrast: thickness minus its low pass, dark bodies in bright halos."""
-    halo = blur(thickness, rng.uniform(0.12, 0.4) * width)
-    sharp = blur(thickness, rng.uniform(0, 0.02) * width + 0.4)
-    contrast = sharp - rng.uniform(0.6, 1.0) * halo
-    sign = -1.0 if rng.random() < 0.8 else 1.0
-    image = 0.5 + sign * rng.uniform(0.15, 0.4) * contrast
-    image *= _uneven(rng, image.shape[:2], 0.1)
-    return _grain(rng, image, np.exp(rng.uniform(-5.5, -3)))
-
-
-def _relief_image(rng: Rng, thickness: Float, width: float) -> Float:
-    """Differential interference contrast: slope of the thickness along one direction."""
-    smooth = blur(thickness, 0.12 * width + 0.4)
-    angle = rng.uniform(0, 2 * np.pi)
-    slope_y, slope_x = np.gradient(smooth)
-    slope = slope_y * np.float32(np.sin(angle)) + slope_x * np.float32(np.cos(angle))
-    image = 0.5 + rng.uniform(0.15, 0.35) * width * slope
-    image = image + rng.uniform(-0.05, 0.05) * smooth
-    image *= _uneven(rng, image.shape[:2], 0.1)
-    return _grain(rng, image, np.exp(rng.uniform(-5, -3)))
-
-
 def _chromatin(rng: Rng, shape: Shape, diameter: float) -> Float:
     coarse = smooth_noise(rng, shape, diameter / 5)
     fine = smooth_noise(rng, shape, max(diameter / 14, 1.0))
@@ -516,39 +424,11 @@ def _chromatin(rng: Rng, shape: Shape, diameter: float) -> Float:
     return np.maximum(texture, 0.15).astype(np.float32)
 
 
-def _debris(rng: Rng, shape: Shape, size: float) -> Float:
-    """Specks that are not objects."""
-    layout = Layout(shape)
-    for y, x in rng.uniform(0, 1, (int(rng.integers(0, 12)), 2)) * shape:
-        radius = max(size * rng.uniform(0.3, 1.3), 0.8)
-        outline = blob_outline(rng, radius, roughness=0.2)
-        where, rho = blob(shape, (y, x), outline)
-        layout.paint(where, rho, radius, amplitude=rng.uniform(0.3, 1.5), edge=1.0)
-    return blur(layout.signal, rng.uniform(0.4, 1.5))
-
-
-def _uneven(rng: Rng, shape: Shape, strength: float) -> Float:
-    """Illumination that varies over the plane, about 1."""
-    wave = smooth_noise(rng, shape, max(shape) / 1.5)
-    return np.exp(rng.uniform(0, strength) * wave).astype(np.float32)
-
-
-def _grain(rng: Rng, image: Float, sigma: float) -> Float:
-    noise = rng.standard_normal(image.shape, dtype=np.float32)
-    return image + np.float32(sigma) * noise
-
-
-def _shot_noise(rng: Rng, image: Float, *, photons: float) -> Float:
-    """Photon noise at ``photons`` per unit signal, as a Gaussian (fast), and readout."""
-    sigma = np.sqrt(np.maximum(image, 0) / np.float32(photons) + np.float32(1e-5))
-    return image + sigma * rng.standard_normal(image.shape, dtype=np.float32)
-
-
 def _to_uint8(rng: Rng, image: Float) -> npt.NDArray[np.uint8]:
     """Gray images to a contrast with a few saturated pixels; RGB as it is."""
     if image.ndim == 3:
-        return np.clip(image * 255, 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(image * 255, 0, 255), np.uint8)
     sample = image[::3, ::3]
     low, high = np.quantile(sample, (0.001, 1 - 10 ** rng.uniform(-4, -2.3)))
     span = max(float(high - low), 1e-6)
-    return np.clip((image - low) * (255 / span), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip((image - low) * (255 / span), 0, 255), np.uint8)

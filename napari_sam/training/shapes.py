@@ -1,23 +1,15 @@
-"""Outlines and random fields from which synthetic scenes are drawn.
+"""Outlines of objects, one at a time, and tissues that fill a plane.
 
 An object is a field *rho* in its own box: 0 in the middle, 1 on the outline.
-:class:`Layout` collects objects: whoever is painted first lies on top in the labels,
-while the signal adds up, as fluorescence and absorption do where objects overlap.
-Smooth noise is a small random grid times two narrow Gaussian matrices; filtering a
-full-size noise image would cost ten times as much for coarse structure.
+All numbers are ours, chosen by eye beside real images.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
-import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
-from skimage.measure import label as connected_components
 
-Float = npt.NDArray[np.float32]
-Int = npt.NDArray[np.int32]
+from napari_sam.training.fields import Float, Int, smooth_noise
+
 Slices = tuple[slice, slice]
 
 N_ANGLES = 1024
@@ -27,224 +19,6 @@ _ORDER = np.arange(2, 7)
 _WAVES = np.concatenate(
     [f(_ORDER[:, None] * _ANGLE) / _ORDER[:, None] ** 1.5 for f in (np.cos, np.sin)]
 )
-
-
-@dataclass(slots=True)
-class Layout:
-    """Objects painted on a plane.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Size of the plane, (height, width), in pixels.
-
-    Attributes
-    ----------
-    labels : (H, W) int32 array
-        Object ids, 0 is background.
-    signal : (H, W) float32 array
-        Sum of the signals of all objects at a pixel.
-    depth : (H, W) float32 array
-        1 in the middle of the topmost object, 0 on its outline and outside.
-    radii : list of float
-        Half the thickness of each object in pixels; entry 0 is the background.
-    areas : list of int
-        Pixels each object would show if nothing lay on it.
-    """
-
-    shape: tuple[int, int]
-    labels: Int = field(init=False)
-    signal: Float = field(init=False)
-    depth: Float = field(init=False)
-    radii: list[float] = field(init=False)
-    areas: list[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.labels = np.zeros(self.shape, np.int32)
-        self.signal = np.zeros(self.shape, np.float32)
-        self.depth = np.zeros(self.shape, np.float32)
-        self.radii = [1.0]
-        self.areas = [0]
-
-    def paint(
-        self,
-        where: Slices,
-        rho: Float,
-        radius: float,
-        *,
-        amplitude: float = 1.0,
-        edge: float = 1.5,
-    ) -> None:
-        """Add one object.
-
-        Parameters
-        ----------
-        where : pair of slices
-            Box of the object in the plane.
-        rho : (h, w) float32 array
-            0 in the middle, 1 on the outline.
-        radius : float, pixels
-            Half the thickness of the object.
-        amplitude : float
-            Signal in the middle of the object.
-        edge : float, pixels
-            Distance from the outline over which the signal rises to ``amplitude``.
-        """
-        depth = np.maximum(1 - rho, 0)
-        inside = rho < 1
-        free = inside & (self.labels[where] == 0)
-        self.labels[where][free] = len(self.radii)
-        self.depth[where][free] = depth[free]
-        rise = np.float32(max(radius / edge, 1.0))
-        self.signal[where] += np.minimum(depth * rise, 1) * np.float32(amplitude)
-        self.radii.append(radius)
-        self.areas.append(int(np.count_nonzero(inside)))
-
-    def distance(self) -> Float:
-        """Approximate distance of each object pixel to the outline, in pixels."""
-        return self.depth * np.asarray(self.radii, np.float32)[self.labels]
-
-    def per_object(self, values: Float) -> Float:
-        """Spread one value per object over the plane; ``values[0]`` is background."""
-        return values[self.labels]
-
-
-def visible_labels(
-    labels: Int, areas: list[int] | None = None, *, least: int = 16
-) -> Int:
-    """Keep what an annotator would draw: one connected piece per object.
-
-    Parameters
-    ----------
-    labels : (H, W) int32 array
-        Object ids.
-    areas : list of int, optional
-        Area of each object without occlusion; an object of which less than a third
-        is visible is dropped.
-    least : int, pixels
-        Smallest area of an object.
-
-    Returns
-    -------
-    (H, W) int32 array
-        Ids 1..n without gaps, each one 8-connected.
-    """
-    pieces = connected_components(labels, background=0, connectivity=2)
-    piece_area = np.bincount(pieces.ravel())
-    owner = np.zeros(len(piece_area), np.int64)
-    owner[pieces.ravel()] = labels.ravel()
-    largest = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
-    np.maximum.at(largest, owner, piece_area)
-    need = np.full(len(largest), least, np.float64)
-    if areas is not None:
-        need = np.maximum(need, np.asarray(areas[: len(largest)]) / 3)
-    keep = (piece_area == largest[owner]) & (piece_area >= need[owner]) & (owner > 0)
-    # two equal pieces of one object: the first one stays
-    _, first = np.unique(np.where(keep, owner, 0), return_index=True)
-    chosen = np.zeros(len(owner), bool)
-    chosen[first] = True
-    keep &= chosen
-    new_id = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
-    return np.asarray(new_id[pieces], np.int32)
-
-
-def smooth_noise(
-    rng: np.random.Generator, shape: tuple[int, int], scale: float | tuple[float, float]
-) -> Float:
-    """Gaussian random field.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-    shape : tuple of int
-        (height, width) in pixels.
-    scale : float or pair of float, pixels
-        Size of the structures, along y and x.
-
-    Returns
-    -------
-    (H, W) float32 array
-        Mean about 0, standard deviation about 1.
-    """
-    scales = (scale, scale) if isinstance(scale, int | float) else scale
-    rows, cols = (
-        _spread(size, max(s, 1.0)) for size, s in zip(shape, scales, strict=True)
-    )
-    grid = rng.standard_normal((rows.shape[1], cols.shape[1]), dtype=np.float32)
-    return np.asarray(rows @ grid @ cols.T, np.float32)
-
-
-def blur(image: Float, sigma: float) -> Float:
-    """Gaussian blur.
-
-    Parameters
-    ----------
-    image : (H, W) float32 array
-        Any range.
-    sigma : float, pixels
-        Below 0.3 the image is returned as it is.
-
-    Returns
-    -------
-    (H, W) float32 array
-        Blurred; the image is reflected (narrow) or averaged (wide) at its border.
-    """
-    if sigma < 0.3:
-        return image
-    if sigma < 6:
-        return np.asarray(gaussian_filter(image, sigma, truncate=2.5), np.float32)
-    # two products of matrices take the same time for any sigma
-    rows, cols = (_average(size, sigma) for size in image.shape)
-    return np.asarray(rows @ image @ cols.T, np.float32)
-
-
-def _average(size: int, sigma: float) -> Float:
-    place = np.arange(size, dtype=np.float32) / np.float32(sigma)
-    weights = np.exp(-0.5 * (place[:, None] - place) ** 2)
-    return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)
-
-
-def fibrous_noise(
-    rng: np.random.Generator, shape: tuple[int, int], width: float, length: float
-) -> Float:
-    """Gaussian random field of wavy strands in one random direction.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-    shape : tuple of int
-        (height, width) in pixels.
-    width, length : float, pixels
-        Size of a strand across and along.
-
-    Returns
-    -------
-    (H, W) float32 array
-        Mean about 0, standard deviation about 1.
-    """
-    side = int(np.hypot(*shape)) + 1
-    strands = smooth_noise(rng, (side, side), (width, length))
-    turn = rng.uniform(0, 2 * np.pi)
-    cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-    y = np.arange(shape[0], dtype=np.float32)[:, None]
-    x = np.arange(shape[1], dtype=np.float32)[None, :]
-    wave = np.float32(0.15 * length) * smooth_noise(rng, shape, length)
-    # negative indices wrap, which is as random as anything else
-    row = (y * cos + x * sin + wave).astype(np.int32) % side
-    col = (x * cos - y * sin).astype(np.int32) % side
-    return np.asarray(strands[row, col], np.float32)
-
-
-def _spread(size: int, scale: float) -> Float:
-    """Gaussian weights (size, n_nodes) with unit variance per row."""
-    nodes = np.arange(-2, size / scale + 3, dtype=np.float32) * np.float32(scale)
-    offset = (np.arange(size, dtype=np.float32)[:, None] - nodes) / np.float32(scale)
-    weights = np.exp(-2 * offset * offset)
-    return np.asarray(
-        weights / np.sqrt((weights * weights).sum(1, keepdims=True)), np.float32
-    )
 
 
 def blob_outline(
@@ -290,7 +64,7 @@ def blob_outline(
         outline += (
             radius * rng.uniform(0.4, 1.6) * np.exp(-(np.abs(gap / width) ** 1.3))
         )
-    return outline.astype(np.float32)
+    return np.asarray(outline, np.float32)
 
 
 def blob(
@@ -325,7 +99,8 @@ def blob(
         dy = dy + np.float32(bend / reach) * dx * dx
     angle = np.arctan2(dy, dx)
     index = (angle * np.float32(len(outline) / (2 * np.pi))).astype(np.int16)
-    return where, np.sqrt(dy * dy + dx * dx) / outline[index % len(outline)]
+    rho = np.sqrt(dy * dy + dx * dx) / outline[index % len(outline)]
+    return where, np.asarray(rho, np.float32)
 
 
 def rod(

@@ -26,11 +26,13 @@ find_python() {
         Elsewhere install a newer Python and name it: PYTHON=/path/to/python3.12"
 }
 
-# HOME may be unset, or not ours (containers): caches and settings then stay in the project.
+# HOME may be unset, or not ours (containers). Then the home of this user, where pip's
+# configuration stands too; where that is not ours either, caches stay in the project.
+[ -n "${HOME:-}" ] || HOME=$(python3 -c 'import os; print(os.path.expanduser("~"))' 2>/dev/null || true)
+export HOME
 if [ ! -w "${HOME:-/nonexistent}" ]; then
     mkdir -p .venv-home
     HOME=$PWD/.venv-home
-    export HOME
 fi
 
 # Waiting threads sleep and do not spin: several times faster when the cores are shared.

@@ -35,19 +35,20 @@ fi
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 
-# uv reads neither pip's configuration nor its PIP_ variables: hand the wheel folders on.
-FOLDERS="$("$VPY" -m pip config get global.find-links 2>/dev/null || true) ${PIP_FIND_LINKS:-}"
+# uv reads neither pip's configuration nor its PIP_ variables: hand on what matters.
+"$VPY" -m pip config list 2>/dev/null | sed 's/\\n/ /g' >"$WORK/pip.txt" # lists: one line
+pip_setting() { sed -n -E "s/^(:env:|global|install)\.$1='(.*)'\$/\2/p" "$WORK/pip.txt" | tail -n 1; }
 LINKS=""
-for folder in $FOLDERS; do LINKS="$LINKS --find-links $folder"; done
-export PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE="${UV_LINK_MODE:-hardlink}"
+for folder in $(pip_setting find-links); do LINKS="$LINKS --find-links $folder"; done
+index=$(pip_setting index-url)
+[ -z "$index" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$index}"
+certificates=$(pip_setting cert)
+[ -z "$certificates" ] || export SSL_CERT_FILE="${SSL_CERT_FILE:-$certificates}"
+export PIP_DISABLE_PIP_VERSION_CHECK=1
 
-if [ -z "${NO_UV:-}" ] && "$VPY" -m pip install -q uv 2>"$WORK/uv.log"; then
-    install() { "$VPY" -m uv pip install -q --python "$VPY" $LINKS "$@"; }
-else
-    [ -n "${NO_UV:-}" ] || say "uv is not to be had here, using pip"
-    "$VPY" -m pip install -q --upgrade "pip>=25.1" || die_network # older ones know no --group
-    install() { "$VPY" -m pip install -q $LINKS "$@"; }
-fi
+if [ -z "${NO_UV:-}" ] && "$VPY" -m pip install -q uv 2>"$WORK/uv.log"; then UV=yes; else UV=""; fi
+uv_install() { "$VPY" -m uv pip install -q --python "$VPY" $LINKS "$@"; }
+pip_install() { "$VPY" -m pip install -q $LINKS "$@"; }
 
 grep -v '^torch==' constraints.txt >"$WORK/constraints.txt"
 : >"$WORK/overrides.txt"
@@ -65,23 +66,32 @@ elif HOME_OF_TORCH=$("$PY" scripts/find_torch.py); then
     echo 'torch ; sys_platform == "never"' >"$WORK/overrides.txt"
 else
     cp constraints.txt "$WORK/constraints.txt"
-    if install --no-index --no-deps -c constraints.txt torch 2>/dev/null; then
+    if pip_install --no-index --no-deps -c constraints.txt torch 2>/dev/null; then
         say "torch: from a wheel folder of pip's configuration"
-    elif [ -z "${NO_UV:-}" ] &&
-        install --torch-backend=auto -c constraints.txt torch 2>/dev/null; then
+    elif [ -n "$UV" ] && uv_install --torch-backend=auto -c constraints.txt torch 2>/dev/null; then
         say "torch: from pytorch.org, for this machine's GPU or CPU"
     else
         say "torch: from PyPI"
     fi
 fi
 
-say "napari_sam and what it needs${*:+, with the groups: $*}"
 GROUPS_WANTED=""
 for group in "$@"; do GROUPS_WANTED="$GROUPS_WANTED --group $group"; done
-OVERRIDES=""
-[ ! -s "$WORK/overrides.txt" ] || [ -n "${NO_UV:-}" ] || OVERRIDES="--overrides $WORK/overrides.txt"
-install -c "$WORK/constraints.txt" $OVERRIDES -e . $GROUPS_WANTED || die_network
-case " $* " in *" test "* | *" gui "*) install --no-deps -r scripts/oracles.txt || die_network ;; esac
+ORACLES=""
+case " $* " in *" test "* | *" gui "*) ORACLES=yes ;; esac
+
+install_all() { # install_all INSTALLER [OPTION ...]
+    "$@" -c "$WORK/constraints.txt" -e . $GROUPS_WANTED || return
+    [ -z "$ORACLES" ] || "$1" --no-deps -r scripts/oracles.txt
+}
+say "napari_sam and what it needs${*:+, with the groups: $*}"
+if [ -n "$UV" ] && install_all uv_install --overrides "$WORK/overrides.txt"; then
+    :
+else
+    say "using pip, which is slower${UV:+, since uv failed (messages above)}"
+    pip_install --upgrade "pip>=25.1" || die_network # older ones know no --group
+    install_all pip_install || die_network
+fi
 
 "$VPY" -c 'import torch; print("[setup] torch", torch.__version__, "cuda" if torch.cuda.is_available() else "cpu")'
 echo "$STAMP" >"$VENV/$NAME"

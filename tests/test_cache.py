@@ -1,0 +1,356 @@
+"""The embedding store: one contract in memory and on disk; kills, damage, eviction."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_sam.cache import CacheEntry, EmbeddingCache
+from napari_sam.errors import (
+    CacheMismatchError,
+    FileError,
+    FormatError,
+    InputError,
+)
+
+SHAPE = (4, 8, 8)
+KEY = {"image": "cells", "limits": [[0.0, 255.0]]}
+SEAL = bytes(range(16))
+
+
+def embedding(seed):
+    # multiples of 1/64: exact in float16
+    return np.random.default_rng(seed).integers(-512, 512, SHAPE) / np.float32(64)
+
+
+@pytest.fixture(params=["memory", "disk"])
+def cache(request, tmp_path):
+    return EmbeddingCache(None if request.param == "memory" else tmp_path / "e.zarr")
+
+
+class TestContract:
+    def test_what_is_written_is_read(self, cache):
+        entry = cache.entry(KEY, 3, SHAPE)
+        entry.write(1, embedding(1), SEAL)
+        np.testing.assert_array_equal(entry.read(1), embedding(1))
+        assert entry.read(1).dtype == np.float16
+        assert entry.seal(1) == SEAL
+
+    def test_a_new_entry_is_empty(self, cache):
+        entry = cache.entry(KEY, 3, SHAPE)
+        assert entry.done().tolist() == [False, False, False]
+        assert entry.seal(0) is None
+
+    def test_an_absent_crop_is_not_read_as_numbers(self, cache):
+        with pytest.raises(CacheMismatchError, match=r"crop 2 .* missing"):
+            cache.entry(KEY, 3, SHAPE).read(2)
+
+    def test_an_embedding_of_zeros_is_present(self, cache):
+        entry = cache.entry(KEY, 1, SHAPE)
+        entry.write(0, np.zeros(SHAPE), SEAL)
+        np.testing.assert_array_equal(entry.read(0), np.zeros(SHAPE))
+        assert entry.done().tolist() == [True]
+
+    def test_the_same_key_is_the_same_entry(self, cache):
+        cache.entry(KEY, 2, SHAPE).write(0, embedding(0), SEAL)
+        again = cache.entry(dict(reversed(KEY.items())), 2, SHAPE)
+        assert again.done().tolist() == [True, False]
+
+    @pytest.mark.parametrize(
+        "other", [{"image": "cells"}, {**KEY, "image": "Cells"}, {**KEY, "plane": 0}]
+    )
+    def test_another_key_is_another_entry(self, cache, other):
+        cache.entry(KEY, 2, SHAPE).write(0, embedding(0), SEAL)
+        assert not cache.entry(other, 2, SHAPE).done().any()
+        assert len(cache.entries()) == 2
+
+    def test_the_key_can_be_read(self, cache):
+        entry = cache.entry(KEY, 2, SHAPE)
+        assert entry.key == {"format": 1, "dtype": "float16", **KEY}
+
+    def test_overwriting_replaces(self, cache):
+        entry = cache.entry(KEY, 1, SHAPE)
+        entry.write(0, embedding(0), SEAL)
+        entry.write(0, embedding(1), bytes(reversed(SEAL)))
+        np.testing.assert_array_equal(entry.read(0), embedding(1))
+        assert entry.seal(0) == bytes(reversed(SEAL))
+
+    def test_values_beyond_float16_are_refused(self, cache):
+        entry = cache.entry(KEY, 1, SHAPE)
+        with pytest.raises(InputError, match="float32"):
+            entry.write(0, np.full(SHAPE, 1e6), SEAL)
+        assert not entry.done().any()
+
+    def test_a_seal_has_to_be_one(self, cache):
+        entry = cache.entry(KEY, 1, SHAPE)
+        for seal in (b"", b"short", bytes(16)):
+            with pytest.raises(InputError, match="16 bytes"):
+                entry.write(0, embedding(0), seal)
+
+    def test_the_entry_has_the_shape_asked_for(self, cache):
+        cache.entry(KEY, 2, SHAPE)
+        with pytest.raises(CacheMismatchError, match="remove this folder"):
+            cache.entry(KEY, 3, SHAPE)
+
+    def test_list(self, cache):
+        cache.entry(KEY, 2, SHAPE).write(0, embedding(0), SEAL)
+        (info,) = cache.entries()
+        assert (info.n_crops, info.n_done) == (2, 1)
+        assert info.key["image"] == "cells"
+        assert 0 < info.stored_bytes < 3000
+
+    def test_evict_removes_what_was_not_used_for_longest(self, cache):
+        for name in "abc":
+            cache.entry({"image": name}, 1, SHAPE).write(0, embedding(0), SEAL)
+            time.sleep(0.01)
+        cache.entry({"image": "a"}, 1, SHAPE)
+        size = cache.entries()[0].stored_bytes
+        assert len(cache.evict(2 * size)) == 1
+        assert {info.key["image"] for info in cache.entries()} == {"c", "a"}
+        assert len(cache.evict(0)) == 2
+        assert cache.entries() == []
+
+    def test_verify_of_a_sound_store(self, cache):
+        cache.entry(KEY, 2, SHAPE).write(0, embedding(0), SEAL)
+        assert cache.verify() == {}
+
+
+def test_float32_keeps_all_digits():
+    cache = EmbeddingCache(dtype="float32")
+    values = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    entry = cache.entry(KEY, 1, SHAPE)
+    entry.write(0, values, SEAL)
+    np.testing.assert_array_equal(entry.read(0), values)
+
+
+def test_stored_type_has_to_be_known():
+    with pytest.raises(InputError, match="float16"):
+        EmbeddingCache(dtype="int8")
+
+
+def test_reopened_store_has_the_same_content(tmp_path):
+    path = tmp_path / "föö bär.zarr"
+    EmbeddingCache(path).entry(KEY, 2, SHAPE).write(1, embedding(5), SEAL)
+    entry = EmbeddingCache(path).entry(KEY, 2, SHAPE)
+    assert entry.done().tolist() == [False, True]
+    np.testing.assert_array_equal(entry.read(1), embedding(5))
+
+
+def test_layout_is_plain_zarr_with_one_chunk_a_crop(tmp_path):
+    entry = EmbeddingCache(tmp_path / "e").entry(KEY, 3, SHAPE)
+    entry.write(2, embedding(5), SEAL)
+    array = zarr.open_array(tmp_path / "e" / entry.name / "embeddings", mode="r")
+    assert array.chunks == (1, *SHAPE)
+    np.testing.assert_array_equal(array[2], embedding(5))
+    files = sorted(p.name for p in (tmp_path / "e" / entry.name).rglob("c/**/*"))
+    assert files.count("2") == 2  # the chunk and its seal
+    attributes = json.loads((tmp_path / "e" / entry.name / "zarr.json").read_text())
+    assert attributes["attributes"]["key"]["image"] == "cells"
+
+
+def test_metadata_is_not_rewritten_for_each_crop(tmp_path):
+    entry = EmbeddingCache(tmp_path / "e").entry(KEY, 3, SHAPE)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("zarr.json")}
+    for i in range(3):
+        entry.write(i, embedding(i), SEAL)
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("zarr.json")}
+
+
+class TestDamage:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        entry = EmbeddingCache(tmp_path / "e").entry(KEY, 2, SHAPE)
+        entry.write(0, embedding(0), SEAL)
+        entry.write(1, embedding(1), SEAL)
+        return tmp_path / "e" / entry.name
+
+    @pytest.fixture
+    def chunk(self, folder):
+        return folder / "embeddings" / "c" / "0" / "0" / "0" / "0"
+
+    def entry(self, folder):
+        return EmbeddingCache(folder.parent).entry(KEY, 2, SHAPE)
+
+    def test_a_flipped_bit_is_noticed(self, folder, chunk):
+        content = bytearray(chunk.read_bytes())
+        content[len(content) // 2] ^= 4
+        chunk.write_bytes(content)
+        with pytest.raises(CacheMismatchError, match=r"crop 0 .* damaged"):
+            self.entry(folder).read(0)
+        np.testing.assert_array_equal(self.entry(folder).read(1), embedding(1))
+        assert EmbeddingCache(folder.parent).verify() == {folder.name: [0]}
+
+    @pytest.mark.parametrize("length", [0, 2, 100])
+    def test_a_short_chunk_is_noticed(self, folder, chunk, length):
+        chunk.write_bytes(chunk.read_bytes()[:length])
+        with pytest.raises(CacheMismatchError, match="damaged"):
+            self.entry(folder).read(0)
+
+    def test_a_chunk_that_is_gone_is_noticed(self, folder, chunk):
+        chunk.unlink()
+        with pytest.raises(CacheMismatchError, match="missing"):
+            self.entry(folder).read(0)
+
+    def test_a_damaged_seal_hides_only_its_own_crop(self, folder):
+        (folder / "seals" / "c" / "0" / "0").write_bytes(b"nonsense")
+        assert self.entry(folder).done().tolist() == [False, True]
+        assert self.entry(folder).seal(0) is None
+
+    def test_damaged_metadata_names_the_folder(self, folder):
+        (folder / "embeddings" / "zarr.json").write_text("{")
+        with pytest.raises(CacheMismatchError, match=folder.name):
+            self.entry(folder)
+
+    def test_another_key_in_the_folder_is_noticed(self, folder):
+        metadata = json.loads((folder / "zarr.json").read_text())
+        metadata["attributes"]["key"]["image"] = "others"
+        (folder / "zarr.json").write_text(json.dumps(metadata))
+        with pytest.raises(CacheMismatchError, match="others"):
+            self.entry(folder)
+
+
+class TestStore:
+    def test_a_folder_with_other_things_is_refused(self, tmp_path):
+        (tmp_path / "thesis.txt").write_text("precious")
+        with pytest.raises(FormatError, match="not a store of embeddings"):
+            EmbeddingCache(tmp_path)
+        assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+    def test_a_file_is_refused(self, tmp_path):
+        (tmp_path / "e.zarr").write_text("precious")
+        with pytest.raises(FormatError, match="not a store of embeddings"):
+            EmbeddingCache(tmp_path / "e.zarr")
+
+    def test_another_zarr_is_refused(self, tmp_path):
+        zarr.open_group(tmp_path / "image.zarr", mode="w")
+        with pytest.raises(FormatError, match="not one of embeddings"):
+            EmbeddingCache(tmp_path / "image.zarr")
+
+    def test_a_zarr_array_is_refused(self, tmp_path):
+        zarr.create_array(tmp_path / "image.zarr", shape=(4,), dtype="uint8")
+        with pytest.raises(FormatError, match="not one of embeddings"):
+            EmbeddingCache(tmp_path / "image.zarr")
+
+    def test_another_format_version_is_refused(self, tmp_path):
+        EmbeddingCache(tmp_path / "e")
+        root = zarr.open_group(tmp_path / "e", mode="r+")
+        root.attrs["format"] = 99
+        with pytest.raises(CacheMismatchError, match="99"):
+            EmbeddingCache(tmp_path / "e")
+
+    def test_an_empty_folder_will_do(self, tmp_path):
+        assert EmbeddingCache(tmp_path).entries() == []
+
+    def test_a_limit_makes_room_for_a_new_entry(self, tmp_path):
+        # each entry holds 32 KiB of noise and some metadata
+        noise = np.random.default_rng(0).normal(size=(64, 16, 16))
+        cache = EmbeddingCache(tmp_path / "e", limit_bytes=90_000)
+        for name in "abc":
+            cache.entry({"image": name}, 1, noise.shape).write(0, noise, SEAL)
+            time.sleep(0.01)
+        assert [info.key["image"] for info in cache.entries()] == ["b", "c"]
+
+    def test_evict_removes_files_of_dead_writers(self, tmp_path):
+        cache = EmbeddingCache(tmp_path / "e")
+        old, new = tmp_path / "e" / "c.1.partial", tmp_path / "e" / "c.2.partial"
+        old.write_text("torn")
+        new.write_text("being written")
+        os.utime(old, (0, 0))
+        cache.evict(10**9)
+        assert not old.exists()
+        assert new.exists()
+
+    def test_a_full_disk_is_said_in_words(self, tmp_path, monkeypatch):
+        entry = EmbeddingCache(tmp_path / "e").entry(KEY, 1, SHAPE)
+
+        def full(*args, **kwargs):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr("zarr.storage._local._put", full)
+        with pytest.raises(FileError, match=r"No space left.*free some space"):
+            entry.write(0, embedding(0), SEAL)
+
+    def test_an_entry_whose_maker_was_killed_is_completed(self, tmp_path):
+        cache = EmbeddingCache(tmp_path / "e")
+        entry = cache.entry(KEY, 1, SHAPE)
+        (tmp_path / "e" / entry.name / "seals" / "zarr.json").unlink()
+        assert EmbeddingCache(tmp_path / "e").entries() == []
+        cache = EmbeddingCache(tmp_path / "e")
+        cache.entry(KEY, 1, SHAPE).write(0, embedding(0), SEAL)
+        assert cache.entries()[0].n_done == 1
+
+
+def test_two_makers_of_one_entry(tmp_path):
+    def fill(indices):
+        entry = EmbeddingCache(tmp_path / "e").entry(KEY, 16, SHAPE)
+        for i in indices:
+            entry.write(i, embedding(i), SEAL)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(fill, [range(0, 16, 2), range(1, 16, 2), range(8), range(16)]))
+    entry = EmbeddingCache(tmp_path / "e").entry(KEY, 16, SHAPE)
+    assert entry.done().all()
+    for i in range(16):
+        np.testing.assert_array_equal(entry.read(i), embedding(i))
+
+
+WRITER = """
+    import sys
+    import numpy as np
+    from napari_sam.cache import EmbeddingCache
+
+    entry = EmbeddingCache(sys.argv[1]).entry({"image": "x"}, 2000, (4, 32, 32))
+    missing = np.flatnonzero(~entry.done())
+    print("ready", flush=True)
+    for i in missing:
+        entry.write(i, np.full((4, 32, 32), i % 100 + 1), int(i + 1).to_bytes(16))
+"""
+
+
+@pytest.mark.parametrize(
+    "n_kills", [2, pytest.param(20, marks=pytest.mark.slow)], ids="{}-kills".format
+)
+def test_kill_at_any_moment_leaves_only_whole_crops(tmp_path, n_kills):
+    counts = []
+    for delay in np.random.default_rng(0).uniform(0, 0.1, n_kills):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path / "e")],
+            stdout=subprocess.PIPE,
+        )
+        writer.stdout.readline()
+        time.sleep(delay)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        entry = EmbeddingCache(tmp_path / "e").entry({"image": "x"}, 2000, (4, 32, 32))
+        present = np.flatnonzero(entry.done())
+        counts.append(len(present))
+        for i in present:
+            assert (entry.read(i) == i % 100 + 1).all()
+            assert entry.seal(i) == int(i + 1).to_bytes(16)
+    assert counts == sorted(counts)
+    assert 0 < counts[-1] < 2000
+
+
+def test_reading_a_crop_reads_one_chunk_and_no_metadata(tmp_path, monkeypatch):
+    entry: CacheEntry = EmbeddingCache(tmp_path / "e").entry(KEY, 4, SHAPE)
+    entry.write(3, embedding(3), SEAL)
+    reads = []
+    get = zarr.storage._local._get
+
+    def counted(path, *args):
+        reads.append(path.relative_to(tmp_path / "e" / entry.name).as_posix())
+        return get(path, *args)
+
+    monkeypatch.setattr("zarr.storage._local._get", counted)
+    entry.read(3)
+    assert reads == ["embeddings/c/3/0/0/0"]

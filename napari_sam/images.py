@@ -154,7 +154,8 @@ class ImageSource:
         Returns
         -------
         (h, w) or (h, w, channels) array of the image's own type
-            Without channel axis only if the image has none. Alpha is left out.
+            Without channel axis only if the image has none and no channels are
+            chosen. Alpha is left out.
 
         Raises
         ------
@@ -162,17 +163,16 @@ class ImageSource:
             If the region, the plane or a channel is not in the image.
         """
         box = self._checked_box(box, plane)
+        wanted = range(self.n_channels) if channels is None else channels
+        numbers = [self._checked(c) for c in wanted]
         if "C" in self.axes:
-            wanted = range(self.n_channels) if channels is None else channels
-            parts = [self._slice(box, plane, self._checked(c)) for c in wanted]
-            return np.stack(parts, axis=-1)
+            return np.stack([self._slice(box, plane, c) for c in numbers], axis=-1)
         pixels = self._slice(box, plane, None)
         if "S" not in self.axes:
-            for c in channels or ():
-                self._checked(c)
-            return pixels if channels is None else pixels[..., list(channels)]
-        wanted = range(self.n_channels) if channels is None else channels
-        return pixels[..., [self._checked(c) for c in wanted]]
+            if channels is None:
+                return pixels
+            pixels = pixels[..., None]
+        return pixels[..., numbers]
 
     def channel_numbers(self, channels: Sequence[int | str]) -> tuple[int, ...]:
         """Translate names and numbers of channels to numbers.
@@ -394,7 +394,7 @@ def read_rgb(
     (h, w, 3) uint8 array
     """
     pixels = source.read(box, plane, channels=intensity.channels)
-    return _mix(np.atleast_3d(pixels), intensity)
+    return _mix(pixels, intensity)
 
 
 def to_uint8_rgb(pixels: NDArray[Any], intensity: Intensity) -> NDArray[np.uint8]:

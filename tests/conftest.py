@@ -29,7 +29,7 @@ def tiny_sam() -> Sam:
     """A network of 128 px input with random, seeded parameters; do not change it."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Sam.from_config(VARIANTS["tiny"]).eval()
+        return Sam(VARIANTS["tiny"]).eval()
 
 
 @pytest.fixture

@@ -1,0 +1,339 @@
+"""Masks in numbers: boxes, stability, overlap, run lengths, small parts.
+
+Batches that come out of the decoder are torch tensors and stay on their device;
+a mask that was kept is a small numpy array in its box (`Candidate`), because a
+plane holds thousands of objects and few of them are large.
+
+Boxes are half-open ``y0, x0, y1, x1``, so that height is ``y1 - y0``; boxes of
+Segment Anything end with the last pixel instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from napari_sam.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_sam.tiling import Box
+
+
+class RunLengths(TypedDict):
+    """A mask as COCO's uncompressed run lengths, ready for JSON.
+
+    `size` is (height, width); `counts` are lengths of runs down the columns,
+    background first.
+    """
+
+    size: list[int]
+    counts: list[int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """One object that was found, before duplicates are resolved.
+
+    Parameters
+    ----------
+    box : Box
+        Where the mask lies, in plane pixels.
+    mask : (h, w) array of bool
+        The object inside `box`.
+    predicted_iou : float
+        The model's own estimate of the quality of the mask.
+    stability : float
+        Stability score of the mask, 0 to 1.
+    point : tuple of float, optional
+        The point prompt (y, x) that gave the mask, in plane pixels.
+    crop : int
+        Number of the crop that it was decoded in.
+
+    Raises
+    ------
+    InputError
+        If mask and box differ in shape.
+    """
+
+    box: Box
+    mask: NDArray[np.bool_]
+    predicted_iou: float = 1.0
+    stability: float = 1.0
+    point: tuple[float, float] | None = None
+    crop: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mask.shape != self.box.shape:
+            raise InputError(
+                f"mask of shape {self.mask.shape} in {self.box}; cut the mask to the "
+                f"{self.box.height} x {self.box.width} px of its box"
+            )
+
+    @property
+    def area(self) -> int:
+        """Number of pixels of the object."""
+        return int(np.count_nonzero(self.mask))
+
+    def overlap(self, other: Candidate) -> int:
+        """Return the number of pixels of the plane that both objects hold."""
+        shared = self.box.intersection(other.box)
+        if shared is None:
+            return 0
+        return int(np.count_nonzero(self.within(shared) & other.within(shared)))
+
+    def iou(self, other: Candidate) -> float:
+        """Return intersection over union with another object; 0 if both are empty."""
+        overlap = self.overlap(other)
+        union = self.area + other.area - overlap
+        return overlap / union if union else 0.0
+
+    def within(self, region: Box) -> NDArray[np.bool_]:
+        """Return the part of the mask in a region.
+
+        Parameters
+        ----------
+        region : Box
+            Plane pixels; may reach beyond the candidate's own box.
+
+        Returns
+        -------
+        (h, w) array of bool, of the shape of `region`
+        """
+        if self.box.contains(region):
+            return self.mask[region.shift(-self.box.y0, -self.box.x0).slices]
+        part = np.zeros(region.shape, bool)
+        shared = self.box.intersection(region)
+        if shared is not None:
+            here = shared.shift(-region.y0, -region.x0).slices
+            part[here] = self.within(shared)
+        return part
+
+
+def boxes_of(masks: Tensor) -> Tensor:
+    """Return the smallest box around each mask.
+
+    Parameters
+    ----------
+    masks : (N, H, W) bool tensor
+
+    Returns
+    -------
+    (N, 4) int64 tensor, y0, x0, y1, x1, pixels
+        Half-open; all 0 for an empty mask.
+
+    Examples
+    --------
+    >>> masks = torch.zeros(1, 8, 8, dtype=torch.bool)
+    >>> masks[0, 2:5, 3] = True
+    >>> boxes_of(masks).tolist()
+    [[2, 3, 5, 4]]
+    """
+    y0, y1 = _extent(masks.any(dim=2))
+    x0, x1 = _extent(masks.any(dim=1))
+    return torch.stack([y0, x0, y1, x1], dim=1)
+
+
+def stability_scores(
+    logits: Tensor, threshold: float = 0.0, offset: float = 1.0
+) -> Tensor:
+    """Return how little each mask changes when the threshold moves.
+
+    IoU of the masks at ``threshold + offset`` and at ``threshold - offset``
+    (Kirillov et al. 2023, appendix B, "Filtering"). The first lies inside the
+    second, so the IoU is the ratio of their areas.
+
+    Parameters
+    ----------
+    logits : (..., H, W) float tensor
+    threshold : float
+        Where the mask is cut.
+    offset : float
+        How far the threshold is moved, up and down.
+
+    Returns
+    -------
+    (...) float32 tensor, 0 to 1
+        0 where even the larger mask is empty.
+    """
+    inner = (logits > threshold + offset).sum(dim=(-2, -1), dtype=torch.int64)
+    outer = (logits > threshold - offset).sum(dim=(-2, -1), dtype=torch.int64)
+    return (inner / outer.clamp(min=1)).to(torch.float32)
+
+
+def box_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Keep the best of boxes that overlap (greedy non-maximum suppression).
+
+    Parameters
+    ----------
+    boxes : (N, 4) tensor, y0, x0, y1, x1, half-open
+    scores : (N,) tensor
+        Higher is better; of equal ones the first wins.
+    iou_threshold : float
+        A box with a larger IoU with a kept one is dropped.
+
+    Returns
+    -------
+    (K,) int64 tensor
+        Indices of the boxes kept, best first.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    # one transfer instead of one per kept box: the loop runs on the CPU
+    sorted_boxes = boxes[order].cpu().double().numpy()
+    areas = np.prod(sorted_boxes[:, 2:] - sorted_boxes[:, :2], axis=1)
+    left = np.arange(len(sorted_boxes))
+    kept = []
+    while left.size:
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        first = np.maximum(sorted_boxes[best, :2], sorted_boxes[left, :2])
+        last = np.minimum(sorted_boxes[best, 2:], sorted_boxes[left, 2:])
+        shared = np.prod(np.clip(last - first, 0, None), axis=1)
+        union = areas[best] + areas[left] - shared
+        left = left[shared <= iou_threshold * union]
+    return order[torch.tensor(kept, dtype=torch.int64, device=order.device)]
+
+
+def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Return intersection over union of two masks of one shape; 0 if both are empty.
+
+    Parameters
+    ----------
+    a, b : (H, W) array of bool
+
+    Raises
+    ------
+    InputError
+        If the shapes differ.
+    """
+    if a.shape != b.shape:
+        raise InputError(f"masks of shapes {a.shape} and {b.shape}; give one shape")
+    union = int(np.count_nonzero(a | b))
+    return int(np.count_nonzero(a & b)) / union if union else 0.0
+
+
+def rle_encode(mask: NDArray[np.bool_]) -> RunLengths:
+    """Write a mask as COCO's uncompressed run lengths.
+
+    Runs go down the columns and alternate, beginning with background, so the
+    first may have length 0 (format: COCO, cocodataset.org, "Data format").
+
+    Parameters
+    ----------
+    mask : (H, W) array of bool
+
+    Returns
+    -------
+    RunLengths
+        Dictionary of plain integers.
+
+    Examples
+    --------
+    >>> rle_encode(np.array([[True, False], [True, True]]))
+    {'size': [2, 2], 'counts': [0, 2, 1, 1]}
+    """
+    values = np.asarray(mask, bool).ravel(order="F")
+    changes = np.flatnonzero(np.diff(values, prepend=False))
+    counts = np.diff(changes, prepend=0, append=values.size)
+    if not values.size:
+        counts = counts[:0]
+    height, width = mask.shape
+    return {"size": [height, width], "counts": counts.tolist()}
+
+
+def rle_decode(rle: RunLengths) -> NDArray[np.bool_]:
+    """Make a mask from run lengths; undoes `rle_encode`.
+
+    Parameters
+    ----------
+    rle : RunLengths
+
+    Returns
+    -------
+    (H, W) array of bool
+
+    Raises
+    ------
+    InputError
+        If the runs do not fill the mask.
+    """
+    height, width = rle["size"]
+    counts = np.asarray(rle["counts"], np.int64)
+    if (counts < 0).any() or counts.sum() != height * width:
+        raise InputError(
+            f"runs of {counts.sum()} px in total for a mask of {height} x {width} px; "
+            "their sum must be its area"
+        )
+    values = np.repeat(np.arange(counts.size) % 2 == 1, counts)
+    return values.reshape((height, width), order="F")
+
+
+def remove_small(
+    mask: NDArray[np.bool_], area: float, kind: Literal["islands", "holes"]
+) -> NDArray[np.bool_]:
+    """Drop small islands of a mask, or fill its small holes.
+
+    Pixels of an island touch at sides or corners, those of a hole at sides only,
+    so that no hole leaks through a corner. What reaches the border is no hole.
+
+    Parameters
+    ----------
+    mask : (H, W) array of bool
+    area : float
+        Parts with fewer pixels change.
+    kind : str
+        ``islands`` or ``holes``.
+
+    Returns
+    -------
+    (H, W) array of bool
+        A new mask. If all islands are small the largest stays, as in Segment
+        Anything: an object never vanishes.
+
+    Raises
+    ------
+    InputError
+        If the kind is another word.
+    """
+    if kind not in ("islands", "holes"):
+        raise InputError(f"kind {kind!r}; use islands or holes")
+    if not mask.size:
+        return mask.copy()
+    return _without_islands(mask, area) if kind == "islands" else _filled(mask, area)
+
+
+def _without_islands(mask: NDArray[np.bool_], area: float) -> NDArray[np.bool_]:
+    parts, n_parts = ndimage.label(mask, structure=np.ones((3, 3), bool))
+    sizes = np.bincount(parts.ravel(), minlength=n_parts + 1)
+    keep = sizes >= area
+    keep[0] = False
+    if n_parts and not keep.any():
+        keep[1 + int(sizes[1:].argmax())] = True
+    kept: NDArray[np.bool_] = keep[parts]
+    return kept
+
+
+def _filled(mask: NDArray[np.bool_], area: float) -> NDArray[np.bool_]:
+    parts, n_parts = ndimage.label(~mask)
+    fill = np.bincount(parts.ravel(), minlength=n_parts + 1) < area
+    fill[np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])] = False
+    fill[0] = True  # the mask itself
+    filled: NDArray[np.bool_] = fill[parts]
+    return filled
+
+
+def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """Return start and end of the True part of each row, (N, L) -> (N,), (N,)."""
+    if occupied.shape[1] == 0:
+        empty = occupied.new_zeros(len(occupied), dtype=torch.int64)
+        return empty, empty
+    flags = occupied.to(torch.uint8)
+    first = flags.argmax(dim=1)
+    last = occupied.shape[1] - flags.flip(1).argmax(dim=1)
+    return first, last * occupied.any(dim=1)

@@ -1,0 +1,151 @@
+"""Annotated images on disk: which file belongs to which labels.
+
+A collection is a folder with ``images/`` and ``labels/`` whose files have equal names
+(their suffix may differ), or a folder with an ``index.csv`` and one such folder for
+each dataset it names.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_sam.errors import FormatError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+SUFFIXES = (".tif", ".tiff", ".png", ".zarr")
+COLUMNS = ("dataset", "name", "modality", "split")
+"""Columns that an ``index.csv`` must have; ``labels`` is read if it is there."""
+
+# Words in the column `labels`, and a dataset, that tell of objects left unlabelled.
+_PARTIAL_WORDS = ("partial", "silver")
+_PARTIAL_DATASETS = ("pfc_neurons",)
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """An image file and its labels.
+
+    Attributes
+    ----------
+    name, dataset, modality : str
+        For people and for groups in tables; the modality may be empty.
+    path, labels_path : Path
+        Files of equal height and width, and equal number of planes.
+    is_complete : bool
+        Whether every object is labelled, so that false positives can be counted.
+    """
+
+    name: str
+    dataset: str
+    modality: str
+    path: Path
+    labels_path: Path
+    is_complete: bool = True
+
+
+def list_images(
+    folder: Path, *, split: str | None = None, datasets: Collection[str] = ()
+) -> list[AnnotatedImage]:
+    """List the annotated images of a collection.
+
+    Parameters
+    ----------
+    folder : Path
+        Collection; see the header of this module.
+    split : str, optional
+        Only images of this split of the index; a folder without index has none, and
+        all its images are listed.
+    datasets : collection of str, optional
+        Only images of these datasets. Default: all.
+
+    Returns
+    -------
+    list of AnnotatedImage
+        In the order of the index, or by name.
+
+    Raises
+    ------
+    FormatError
+        If the folder is no collection, a file or a column is missing.
+    InputError
+        If no image is of this split and these datasets.
+    """
+    index = folder / "index.csv"
+    if index.is_file():
+        images = _from_index(index, split)
+    else:
+        images = _from_folder(folder, folder.resolve().name, "")
+    chosen = [i for i in images if not datasets or i.dataset in datasets]
+    if not chosen:
+        raise InputError(
+            f"no image of {folder} has split {split!r} and is of the datasets "
+            f"{sorted(datasets) or 'named in it'}; there are "
+            f"{sorted({i.dataset for i in images})}"
+        )
+    return chosen
+
+
+def _from_index(index: Path, split: str | None) -> list[AnnotatedImage]:
+    with index.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+        if missing:
+            raise FormatError(
+                f"{index} lacks the columns {missing}; expected {', '.join(COLUMNS)}"
+            )
+        rows = [row for row in reader if split in (None, row["split"])]
+    images = []
+    for row in rows:
+        folder = index.parent / row["dataset"]
+        how = (row.get("labels") or "").lower()
+        images.append(
+            AnnotatedImage(
+                name=row["name"],
+                dataset=row["dataset"],
+                modality=row["modality"],
+                path=_find(folder / "images", row["name"]),
+                labels_path=_find(folder / "labels", row["name"]),
+                is_complete=row["dataset"] not in _PARTIAL_DATASETS
+                and not any(word in how for word in _PARTIAL_WORDS),
+            )
+        )
+    return images
+
+
+def _from_folder(folder: Path, dataset: str, modality: str) -> list[AnnotatedImage]:
+    found = sorted(
+        path
+        for path in (folder / "images").glob("*")
+        if path.suffix.lower() in SUFFIXES
+    )
+    if not found:
+        raise FormatError(
+            f"{folder} holds no annotated images; expected images/ and labels/ with "
+            f"files of the same names ({', '.join(SUFFIXES)}), or an index.csv"
+        )
+    return [
+        AnnotatedImage(
+            name=path.stem,
+            dataset=dataset,
+            modality=modality,
+            path=path,
+            labels_path=_find(folder / "labels", path.stem),
+        )
+        for path in found
+    ]
+
+
+def _find(folder: Path, stem: str) -> Path:
+    for suffix in SUFFIXES:
+        path = folder / f"{stem}{suffix}"
+        if path.exists():
+            return path
+    raise FormatError(
+        f"{folder} has no file {stem} with one of the suffixes {', '.join(SUFFIXES)}; "
+        "an image and its labels have the same name"
+    )

@@ -1,0 +1,6 @@
+"""The geometry that everybody shares: boxes, crops and the grid of crops."""
+
+from napari_sam.tiling.box import Box
+from napari_sam.tiling.grid import MAX_UPSCALE, TARGET_DIAMETER, Crop, CropGrid
+
+__all__ = ["MAX_UPSCALE", "TARGET_DIAMETER", "Box", "Crop", "CropGrid"]

@@ -98,9 +98,13 @@ class UnetrConfig:
     ----------
     features : tuple of int
         Channels of the four decoder levels, from the embedding upwards.
+    transposed : bool, default False
+        Up-sample by transposed convolutions instead of bilinear interpolation; the
+        checkpoints' key ``decoder.samplers.0.block.weight`` tells that they do.
     """
 
     features: tuple[int, ...] = (512, 256, 128, 64)
+    transposed: bool = False
 
 
 EncoderConfig = ViTConfig | TinyViTConfig | ConvConfig

@@ -49,7 +49,7 @@ class MaskDecoder(nn.Module):
         sparse: Tensor,
         dense: Tensor,
         *,
-        multimask: bool,
+        answers: range,
     ) -> tuple[Tensor, Tensor]:
         """Decode prompts.
 
@@ -61,13 +61,13 @@ class MaskDecoder(nn.Module):
             Position encoding of the cells.
         sparse : (N, T, C) tensor
         dense : (N, C, H, W) tensor
-        multimask : bool
-            Three masks instead of one.
+        answers : range
+            Which of the four masks to return; K is their number.
 
         Returns
         -------
-        logits : (N, 3 or 1, 4 * H, 4 * W) tensor
-        predicted_iou : (N, 3 or 1) tensor
+        logits : (N, K, 4 * H, 4 * W) tensor
+        predicted_iou : (N, K) tensor
         """
         n = len(sparse)
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
@@ -78,15 +78,15 @@ class MaskDecoder(nn.Module):
             position.flatten(2).transpose(1, 2),
             tokens,
         )
-        chosen = range(1, 4) if multimask else range(1)
         image = image.transpose(1, 2).reshape(source.shape)
         upscaled = self.output_upscaling(image)  # N, C/8, 4H, 4W
         filters = torch.stack(
-            [self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in chosen], dim=1
+            [self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in answers],
+            dim=1,
         )
         logits = (filters @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
         predicted_iou = self.iou_prediction_head(tokens[:, 0])
-        return logits, predicted_iou[:, list(chosen)]
+        return logits, predicted_iou[:, list(answers)]
 
 
 class TwoWayTransformer(nn.Module):

@@ -28,6 +28,10 @@ from napari_sam.model.tiny_vit import TinyViT
 from napari_sam.model.unetr import UnetrHead
 
 
+# The decoder's masks by the value of ``multimask``.
+ANSWERS = {False: range(1), True: range(1, 4), None: range(4)}
+
+
 class Sam(nn.Module):
     """Segment Anything Model.
 
@@ -123,7 +127,7 @@ class Sam(nn.Module):
         labels: Tensor | None = None,
         boxes: Tensor | None = None,
         masks: Tensor | None = None,
-        multimask: bool = True,
+        multimask: bool | None = True,
         origin: tuple[int, int] = (0, 0),
     ) -> tuple[Tensor, Tensor]:
         """Answer N prompts.
@@ -140,17 +144,17 @@ class Sam(nn.Module):
             Input frame, (x0, y0, x1, y1), pixels.
         masks : (N, 1, 4 * H, 4 * W) float32 tensor, optional
             Logits of an earlier answer.
-        multimask : bool, default True
-            Three masks instead of one.
+        multimask : bool or None, default True
+            Three masks instead of one; None returns all four, the single one first.
         origin : tuple of int, default (0, 0)
             Row and column of the embedding's first cell in the frame, for an
             embedding of part of a frame, as in training.
 
         Returns
         -------
-        logits : (N, 3 or 1, 4 * H, 4 * W) float32 tensor
+        logits : (N, K, 4 * H, 4 * W) float32 tensor
             A pixel belongs to the mask where its logit is above 0.
-        predicted_iou : (N, 3 or 1) float32 tensor
+        predicted_iou : (N, K) float32 tensor
             The model's own estimate of each mask's IoU.
 
         Raises
@@ -169,7 +173,7 @@ class Sam(nn.Module):
         sparse = self.prompt_encoder.sparse(points, labels, boxes)
         dense = self.prompt_encoder.dense(masks, len(sparse), (height, width))
         logits, predicted_iou = self.mask_decoder(
-            embedding, position, sparse, dense, multimask=multimask
+            embedding, position, sparse, dense, answers=ANSWERS[multimask]
         )
         return logits.float(), predicted_iou.float()
 
@@ -197,7 +201,9 @@ class Sam(nn.Module):
                 "'grid', or weights with one (the default model has)"
             )
         maps: Tensor = self.proposal_head(embedding)
-        return torch.sigmoid(maps.float())
+        # A head may answer in finer cells than the decoder's; the mean keeps 0 to 1.
+        cells = (4 * embedding.shape[-2], 4 * embedding.shape[-1])
+        return F.adaptive_avg_pool2d(torch.sigmoid(maps.float()), cells)
 
     def upscale(
         self, logits: Tensor, input_size: tuple[int, int], output_size: tuple[int, int]
@@ -233,7 +239,7 @@ def _build_encoder(encoder: EncoderConfig, config: SamConfig) -> nn.Module:
         case ViTConfig():
             return ImageEncoderViT(encoder, config.image_size, config.embed_dim)
         case TinyViTConfig():
-            return TinyViT(encoder, config.image_size, config.embed_dim)
+            return TinyViT(encoder, config.embed_dim)
         case ConvConfig():
             return ConvEncoder(encoder, config.embed_dim)
 

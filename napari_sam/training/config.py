@@ -1,0 +1,161 @@
+"""All settings of a training, as one frozen value read from YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from napari_sam.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """What is trained, on what, and how long.
+
+    Parameters
+    ----------
+    output : Path
+        Folder for checkpoints, curves and weights; a training found there goes on.
+    data : tuple of Path
+        Folders as `napari_sam.training.data.load_images` reads them.
+    split : str, optional
+        Split of the data's index; None takes all.
+    model : str, default "default"
+        Variant, from `napari_sam.model.VARIANTS`.
+    start_from : str, optional
+        Weights, a name or a path, to start from; None starts from random ones.
+    steps, warmup_steps, decay_steps : int
+        All steps; the first, in which the learning rate rises; the last, in which it
+        falls to zero. Between them it stays, so that a training can be prolonged.
+    warm_steps : int
+        Steps with cross entropy and dice before the paper's losses take over,
+        gradually over as many steps again; 0 for weights that are trained already.
+    learning_rate, weight_decay, gradient_clip : float
+        Of AdamW; the largest norm of the gradient.
+    accumulate : int, default 1
+        Batches whose gradients are added up for one step.
+    ema_decay : float, default 0.999
+        Of the running average of the weights, which is what is kept.
+    windows : tuple of (int, int)
+        Side of a window in pixels (a multiple of 32) and how many are in a batch.
+    window_shares : tuple of float
+        How often each of ``windows`` is drawn; they sum to 1.
+    objects_per_window : int
+        Objects that are prompted in each window.
+    rounds : tuple of float
+        Probability of 1, 2, 3, ... rounds of prompts for a batch; the paper has 11.
+        A number of 9 or more ends with the two rounds without new points.
+    diameters : tuple of float
+        Range of object sizes, in pixels of the encoder's input.
+    scene_share : float
+        Share of windows that are synthetic scenes.
+    group_weights : mapping of str to float
+        How often each group is drawn; default is the root of its number of images.
+    proposal_weight : float, default 1.0
+        Of the proposal head's loss.
+    seed : int
+    precision : {"bfloat16", "float32"}
+        Of the forward and backward pass.
+    device : str, default "auto"
+    workers : int, default 1
+        Processes that draw batches.
+    checkpoint_every_s : float, default 120
+        Seconds between two checkpoints.
+    frame : int, default 1024
+        Side of the input frame in which windows lie.
+    """
+
+    output: Path
+    data: tuple[Path, ...] = ()
+    split: str | None = "train"
+    model: str = "default"
+    start_from: str | None = None
+    steps: int = 20_000
+    warmup_steps: int = 250  # appendix A of the paper
+    decay_steps: int = 5_000
+    warm_steps: int = 1_000
+    learning_rate: float = 8e-4  # appendix A of the paper
+    weight_decay: float = 0.1  # appendix A of the paper
+    gradient_clip: float = 1.0
+    accumulate: int = 1
+    ema_decay: float = 0.999
+    windows: tuple[tuple[int, int], ...] = ((256, 8), (512, 2))
+    window_shares: tuple[float, ...] = (0.8, 0.2)
+    objects_per_window: int = 6
+    rounds: tuple[float, ...] = (0.3, 0.4, 0.3)
+    diameters: tuple[float, float] = (14.0, 160.0)
+    scene_share: float = 0.15
+    group_weights: Mapping[str, float] = field(default_factory=dict)
+    proposal_weight: float = 1.0
+    seed: int = 0
+    precision: str = "bfloat16"
+    device: str = "auto"
+    workers: int = 1
+    checkpoint_every_s: float = 120.0
+    frame: int = 1024
+
+    def __post_init__(self) -> None:
+        if any(side % 32 or side > self.frame for side, _ in self.windows):
+            raise InputError(
+                f"windows {self.windows}: sides must be multiples of 32 px and at "
+                f"most {self.frame} px"
+            )
+        for name in ("window_shares", "rounds"):
+            if abs(sum(getattr(self, name)) - 1) > 1e-6:
+                raise InputError(f"{name} {getattr(self, name)} must sum to 1")
+        if len(self.windows) != len(self.window_shares):
+            raise InputError(
+                f"{len(self.windows)} windows but {len(self.window_shares)} shares; "
+                "give one share for each"
+            )
+        if self.warmup_steps + self.decay_steps > self.steps:
+            raise InputError(
+                f"{self.steps} steps are fewer than {self.warmup_steps} of warm-up "
+                f"and {self.decay_steps} of decay; lower those"
+            )
+        if self.precision not in ("bfloat16", "float32"):
+            raise InputError(
+                f"precision {self.precision!r}; use 'bfloat16' or 'float32'"
+            )
+
+
+def read_config(path: Path, **changes: Any) -> TrainConfig:
+    """Read a configuration from YAML.
+
+    Parameters
+    ----------
+    path : Path
+        A mapping with the names of `TrainConfig`.
+    **changes
+        Values that replace those of the file.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or a value is impossible.
+    """
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no mapping of names to values")
+    values.update({name: value for name, value in changes.items() if value is not None})
+    names = {f.name for f in fields(TrainConfig)}
+    if unknown := set(values) - names:
+        raise InputError(
+            f"{path} has unknown names {sorted(unknown)}; known are {sorted(names)}"
+        )
+    values["output"] = Path(values.get("output", "runs/train"))
+    values["data"] = tuple(Path(p).expanduser() for p in values.get("data", ()))
+    for name in ("windows", "window_shares", "rounds", "diameters"):
+        if name in values:
+            values[name] = _tuples(values[name])
+    return TrainConfig(**values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

@@ -1,0 +1,362 @@
+"""Training of SAM: the loop, from top to bottom.
+
+Each step draws windows, encodes them once, and asks for several objects in a few
+rounds of prompts. Batch number n is the same in every run with one seed, so a
+training that was killed goes on as if nothing had happened, up to the order of sums.
+
+What is left in the output folder: ``state.pt`` (everything to go on),
+``weights.safetensors`` (the running average; for `load_model`), ``curves.csv``.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Subset
+
+from napari_sam.engine.jobs import Step, job
+from napari_sam.model import VARIANTS, Sam
+from napari_sam.training.data import Batch, Batches, load_images
+from napari_sam.training.losses import mask_loss, proposal_loss
+from napari_sam.training.simulate import (
+    boxes_of,
+    error_points,
+    noised_boxes,
+    random_points,
+)
+from napari_sam.weights import load_model, pick_device, save_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_sam.engine.jobs import Job
+    from napari_sam.training.config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+CURVES = ("loss", "dice", "iou", "iou_error", "proposal", "gradient")
+CELL = 2.0
+"""Window pixels per pixel of the masks in a batch."""
+
+
+@job
+def train(config: TrainConfig) -> Job[Path]:
+    """Train, or go on with a training.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        All settings.
+
+    Yields
+    ------
+    Step
+        One for each step of the training; ``value`` holds its curves.
+
+    Returns
+    -------
+    Path
+        The weights, safetensors.
+
+    Raises
+    ------
+    InputError, FormatError, WeightsError
+        If the settings, the data or the weights to start from are unfit.
+    """
+    state = _start(config)
+    if state.step < config.steps:
+        images = [i for d in config.data for i in load_images(d, config.split)]
+        batches = Subset(Batches(images, config), range(state.step, config.steps))
+        loader = DataLoader(
+            batches,
+            batch_size=None,
+            num_workers=config.workers,
+            prefetch_factor=4 if config.workers else None,
+            worker_init_fn=_one_thread,
+        )
+        saved = time.monotonic()
+        for batch in loader:
+            curves = train_step(state, batch, config)
+            if time.monotonic() - saved > config.checkpoint_every_s:
+                _save(state, config)
+                saved = time.monotonic()
+            _log(state, curves, config)
+            yield Step(state.step, config.steps, "train", curves)
+    return _save(state, config)
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """What changes from step to step.
+
+    Attributes
+    ----------
+    model : Sam
+    optimizer : torch.optim.AdamW
+    average : dict of str to Tensor
+        Running average of the model's parameters and statistics.
+    step : int
+        Steps done.
+    """
+
+    model: Sam
+    optimizer: torch.optim.AdamW
+    average: dict[str, Tensor]
+    step: int = 0
+
+
+def train_step(
+    state: TrainingState, batch: Batch, config: TrainConfig
+) -> dict[str, float]:
+    """Do one step; returns the values of `CURVES`."""
+    model, optimizer = state.model, state.optimizer
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(state.step, config)
+    curves = _losses(model, batch, config, state.step)
+    (curves["loss"] / config.accumulate).backward()
+    state.step += 1
+    if state.step % config.accumulate == 0:
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        _update_average(state, config.ema_decay)
+        curves["gradient"] = norm
+    return {name: float(value) for name, value in curves.items()}
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Return the rate of a step: up, level, then down along a half cosine."""
+    rise = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    left = (config.steps - step) / max(config.decay_steps, 1)
+    fall = 1.0 if left >= 1 else 0.5 * (1 - math.cos(math.pi * left))
+    return config.learning_rate * rise * fall
+
+
+def _losses(
+    model: Sam, batch: Batch, config: TrainConfig, step: int
+) -> dict[str, Tensor]:
+    device = model.device
+    generator = Generator().manual_seed(config.seed * 1_000_003 + step)
+    warm = 0.0
+    if config.warm_steps:
+        warm = min(max(2 - step / config.warm_steps, 0.0), 1.0)
+    with torch.autocast(
+        device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
+    ):
+        pixels = (batch.images.to(device).float() - model.pixel_mean) / model.pixel_std
+        embedding = model.image_encoder(pixels)
+        loss = torch.zeros((), device=device)
+        curves = {}
+        if model.proposal_head is not None:
+            maps = model.proposal_head(embedding).float()
+            maps = F.interpolate(maps, batch.maps.shape[-2:], mode="bilinear")
+            part = proposal_loss(
+                maps, batch.maps.to(device), batch.is_complete.to(device)
+            )
+            curves["proposal"] = part.detach()
+            loss = loss + config.proposal_weight * part
+        if len(batch.masks):
+            prompted, curves_of_masks = _prompt_losses(
+                model, embedding, batch, config, generator, warm
+            )
+            loss = loss + prompted
+            curves |= curves_of_masks
+    return {"loss": loss, **curves}
+
+
+def _prompt_losses(
+    model: Sam,
+    embedding: Tensor,
+    batch: Batch,
+    config: TrainConfig,
+    generator: Generator,
+    warm: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Ask for every object in some rounds; returns the mean loss and its parts."""
+    device = embedding.device
+    target = batch.masks
+    embedding = embedding[batch.owner.to(device)]
+    shift = 16.0 * torch.tensor([batch.origin[1], batch.origin[0]])
+    # The first half begins with a point, the other with a box: two tokens each.
+    n_points = len(target) // 2 if len(target) > 1 else 1
+    solid = target > 0.5
+    points = random_points(solid.float(), CELL, generator)[:, None]
+    labels = torch.ones(len(target), 1, dtype=torch.int64)
+    boxes = noised_boxes(boxes_of(solid[n_points:], CELL), generator)
+    n_rounds = 1 + int(
+        torch.multinomial(torch.tensor(config.rounds), 1, generator=generator)
+    )
+    without_new_point = (n_rounds // 2, n_rounds - 1) if n_rounds >= 9 else ()
+
+    losses, feedback = [], None
+    for index in range(n_rounds):
+        sparse = _sparse(model, points, labels, boxes, shift, n_points, index == 0)
+        dense = model.prompt_encoder.dense(
+            feedback, len(target), tuple(embedding.shape[-2:])
+        )
+        position = model.prompt_encoder.dense_pe()
+        position = position[..., batch.origin[0] :, batch.origin[1] :]
+        position = position[..., : embedding.shape[-2], : embedding.shape[-1]]
+        logits, predicted_iou = model.mask_decoder(
+            embedding, position, sparse, dense, answers=range(4)
+        )
+        logits, predicted_iou = logits.float(), predicted_iou.float()
+        fine = F.interpolate(logits, target.shape[-2:], mode="bilinear")
+        goal = target.to(device)
+        # One point is ambiguous and gets three masks; more prompts get one.
+        n_multi = n_points if index == 0 else 0
+        parts = []
+        if n_multi:
+            parts.append(
+                mask_loss(
+                    fine[:n_multi, 1:],
+                    predicted_iou[:n_multi, 1:],
+                    goal[:n_multi],
+                    warm=warm,
+                )
+            )
+        if n_multi < len(goal):
+            parts.append(
+                mask_loss(
+                    fine[n_multi:, :1],
+                    predicted_iou[n_multi:, :1],
+                    goal[n_multi:],
+                    warm=warm,
+                )
+            )
+        losses.append(torch.stack([part.total for part in parts]).mean())
+        if index == 0:
+            curves = {
+                name: torch.stack([getattr(part, name) for part in parts]).mean()
+                for name in ("dice", "iou", "iou_error")
+            }
+        if index + 1 == n_rounds:
+            break
+        with torch.no_grad():
+            chosen = torch.zeros(len(goal), dtype=torch.int64, device=device)
+            chosen[:n_multi] = 1 + predicted_iou[:n_multi, 1:].argmax(dim=1)
+            every = torch.arange(len(goal), device=device)
+            feedback = logits[every, chosen][:, None].detach()
+            answer = fine[every, chosen].detach().cpu()
+        if index + 1 not in without_new_point:
+            point, label = error_points(answer, solid, CELL, generator)
+            points = torch.cat([points, point[:, None]], dim=1)
+            labels = torch.cat([labels, label[:, None]], dim=1)
+    return torch.stack(losses).mean(), curves
+
+
+def _sparse(
+    model: Sam,
+    points: Tensor,
+    labels: Tensor,
+    boxes: Tensor,
+    shift: Tensor,
+    n_points: int,
+    is_first: bool,
+) -> Tensor:
+    """Encode the prompts of all objects: points only, then boxes with points."""
+    device = model.device
+    points, boxes = points + shift, boxes + shift.repeat(2)
+    encode = model.prompt_encoder.sparse
+    by_point = encode(points[:n_points].to(device), labels[:n_points].to(device), None)
+    if n_points == len(points):
+        return by_point
+    if is_first:
+        return torch.cat([by_point, encode(None, None, boxes.to(device))])
+    # Behind a box the first point was not given.
+    added, their_labels = points[n_points:, 1:], labels[n_points:, 1:]
+    by_box = encode(added.to(device), their_labels.to(device), boxes.to(device))
+    return torch.cat([by_point, by_box])
+
+
+def _start(config: TrainConfig) -> TrainingState:
+    torch.manual_seed(config.seed)
+    device = pick_device(config.device)
+    if config.start_from is not None:
+        model = load_model(config.start_from, device=device, precision="float32")
+    else:
+        model = Sam(VARIANTS[config.model]).to(device)
+    model = model.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.ndim > 1]},
+            # Biases and normalisations are not drawn towards zero.
+            {
+                "params": [p for p in model.parameters() if p.ndim <= 1],
+                "weight_decay": 0.0,
+            },
+        ],
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+    )
+    average = {name: value.clone() for name, value in model.state_dict().items()}
+    state = TrainingState(model, optimizer, average)
+    path = config.output / "state.pt"
+    if path.is_file():
+        stored = torch.load(path, map_location=device, weights_only=True)
+        model.load_state_dict(stored["model"])
+        optimizer.load_state_dict(stored["optimizer"])
+        state.average, state.step = stored["average"], stored["step"]
+        logger.info("going on at step %d of %s", state.step, path)
+    return state
+
+
+@torch.no_grad()
+def _update_average(state: TrainingState, decay: float) -> None:
+    # Early weights are forgotten faster than ``decay`` says.
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    for name, value in state.model.state_dict().items():
+        kept = state.average[name]
+        if value.is_floating_point():
+            kept.lerp_(value, 1 - decay)
+        else:
+            kept.copy_(value)
+
+
+def _save(state: TrainingState, config: TrainConfig) -> Path:
+    config.output.mkdir(parents=True, exist_ok=True)
+    path = config.output / "state.pt"
+    temporary = path.with_suffix(".tmp")
+    torch.save(
+        {
+            "model": state.model.state_dict(),
+            "optimizer": state.optimizer.state_dict(),
+            "average": state.average,
+            "step": state.step,
+        },
+        temporary,
+    )
+    os.replace(temporary, path)
+    return save_weights(
+        state.average,
+        config.output / "weights.safetensors",
+        state.model.config,
+        note=f"{state.step} steps",
+    )
+
+
+def _log(state: TrainingState, curves: dict[str, float], config: TrainConfig) -> None:
+    config.output.mkdir(parents=True, exist_ok=True)
+    path = config.output / "curves.csv"
+    is_new = not path.is_file()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if is_new:
+            writer.writerow(("step", "seconds", "learning_rate", *CURVES))
+        row = [f"{curves.get(name, math.nan):.5g}" for name in CURVES]
+        rate = learning_rate(state.step - 1, config)
+        writer.writerow((state.step, f"{time.time():.1f}", f"{rate:.4g}", *row))
+
+
+def _one_thread(worker: int) -> None:  # noqa: ARG001 - torch passes the number
+    # The processes that draw batches leave the cores to the network.
+    torch.set_num_threads(1)

@@ -1,0 +1,154 @@
+"""Losses of SAM's training (Kirillov et al. 2023, appendix A, "Losses").
+
+The mask loss is 20 parts focal loss (Lin et al. 2017) and one part dice loss
+(Milletari et al. 2016) on the best of the three masks, plus the squared error of the
+predicted IoU. From random weights on small objects that ratio can collapse to empty
+masks, so training may start with cross entropy and dice and move over (ours;
+`warm`).
+
+N prompts, K masks each, h and w height and width of the logits.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FOCAL_WEIGHT = 20.0  # appendix A of the paper
+DICE_WEIGHT = 1.0
+IOU_WEIGHT = 1.0
+
+
+def focal_loss(
+    logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
+    """Return the focal loss of each mask, the mean over its pixels.
+
+    Parameters
+    ----------
+    logits, target : (N, K, h, w) float32 tensors
+        Target 0 to 1; values between are the covered share of a pixel.
+    alpha, gamma : float
+        Weight of the foreground, focus on the wrong pixels (Lin et al. 2017,
+        section 3).
+
+    Returns
+    -------
+    (N, K) float32 tensor
+    """
+    probability = torch.sigmoid(logits)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    wrong = probability + target - 2 * probability * target
+    weight = alpha * target + (1 - alpha) * (1 - target)
+    return (weight * wrong.pow(gamma) * entropy).mean(dim=(-2, -1))
+
+
+def cross_entropy_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the binary cross entropy of each mask, (N, K), the mean over pixels."""
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return entropy.mean(dim=(-2, -1))
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Return one minus the soft dice coefficient of each mask, (N, K).
+
+    One is added above and below, so that two empty masks agree.
+    """
+    probability = torch.sigmoid(logits)
+    shared = (probability * target).sum(dim=(-2, -1))
+    total = probability.sum(dim=(-2, -1)) + target.sum(dim=(-2, -1))
+    return 1 - (2 * shared + 1) / (total + 1)
+
+
+def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the IoU of each thresholded mask with its thresholded target, (N, K)."""
+    mask, truth = logits > 0, target > 0.5
+    union = (mask | truth).sum(dim=(-2, -1))
+    shared = (mask & truth).sum(dim=(-2, -1))
+    return torch.where(union > 0, shared / union.clamp(min=1), torch.ones_like(union))
+
+
+@dataclass(frozen=True, slots=True)
+class MaskLoss:
+    """Parts of the mask loss, each a mean over the prompts.
+
+    Attributes
+    ----------
+    total : () tensor
+        What is minimised.
+    dice, iou_error : () tensor
+        For the curves.
+    iou : () tensor
+        IoU of the mask that the loss chose.
+    """
+
+    total: Tensor
+    dice: Tensor
+    iou_error: Tensor
+    iou: Tensor
+
+
+def mask_loss(
+    logits: Tensor, predicted_iou: Tensor, target: Tensor, *, warm: float = 0.0
+) -> MaskLoss:
+    """Return the loss of the best of K masks and of all predicted IoUs.
+
+    Parameters
+    ----------
+    logits : (N, K, h, w) float32 tensor
+    predicted_iou : (N, K) float32 tensor
+    target : (N, h, w) float32 tensor
+        0 to 1.
+    warm : float, default 0.0
+        Share of the starting loss (cross entropy and dice), 0 to 1.
+    """
+    truth = target[:, None].expand_as(logits)
+    dice = dice_loss(logits, truth)
+    each = DICE_WEIGHT * dice + FOCAL_WEIGHT * (1 - warm) * focal_loss(logits, truth)
+    if warm > 0:
+        each = each + warm * cross_entropy_loss(logits, truth)
+    best = each.argmin(dim=1, keepdim=True)
+    with torch.no_grad():
+        actual = mask_iou(logits, truth)
+    error = F.mse_loss(predicted_iou, actual)
+    return MaskLoss(
+        total=each.gather(1, best).mean() + IOU_WEIGHT * error,
+        dice=dice.gather(1, best).mean().detach(),
+        iou_error=error.detach(),
+        iou=actual.gather(1, best).mean(),
+    )
+
+
+def proposal_loss(maps: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Return the loss of the proposal head (ours).
+
+    Cross entropy and dice for the foreground; absolute error for the two distances,
+    in which objects and background weigh the same although objects cover less.
+
+    Parameters
+    ----------
+    maps : (B, 3, h, w) float32 tensor
+        Logits of foreground, centre distance and boundary distance.
+    target : (B, 3, h, w) float32 tensor
+        0 to 1, as defined in `napari_sam.model.proposal_head`.
+    weight : (B,) float32 tensor
+        0 for a crop in which not every object is labelled.
+
+    Returns
+    -------
+    () float32 tensor
+    """
+    foreground = target[:, 0]
+    mask_part = cross_entropy_loss(maps[:, :1], target[:, :1])[:, 0]
+    mask_part = mask_part + dice_loss(maps[:, :1], target[:, :1])[:, 0]
+    error = (torch.sigmoid(maps[:, 1:]) - target[:, 1:]).abs().sum(dim=1)
+    distance_part = _mean(error, foreground) + _mean(error, 1 - foreground)
+    each = mask_part + distance_part
+    return (each * weight).sum() / weight.sum().clamp(min=1)
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted mean over each (h, w), (B,); 0 where all weights are 0."""
+    total = (values * weight).sum(dim=(-2, -1))
+    return total / weight.sum(dim=(-2, -1)).clamp(min=1)

@@ -8,11 +8,11 @@ There is no switch to allow it, because a switch is what an attacker would ask f
 import hashlib
 import json
 import logging
-import os
 import pickle
 import re
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -31,6 +31,7 @@ from napari_sam.weights.table import find_spec, list_models
 
 logger = logging.getLogger(__name__)
 
+SUFFIX = ".safetensors"
 CONFIG_KEY = "config"  # of the metadata of our safetensors: SamConfig as JSON
 _DECODER = "_decoder"
 
@@ -118,7 +119,7 @@ def read_weights(path: Path) -> tuple[State, SamConfig]:
         If the file is damaged, holds code, or is no SAM.
     """
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == SUFFIX:
             state, text = _read_safetensors(path)
             if text is not None:
                 return state, SamConfig.from_dict(json.loads(text))
@@ -136,24 +137,27 @@ def read_weights(path: Path) -> tuple[State, SamConfig]:
 
 
 def save_weights(
-    model: Sam,
+    state: Mapping[str, Tensor],
     path: str | Path,
+    config: SamConfig,
     *,
     dtype: torch.dtype = torch.float32,
-    metadata: dict[str, str] | None = None,
+    note: str = "",
 ) -> Path:
-    """Write a network's parameters, and its sizes, to a safetensors file.
+    """Write parameters, and the sizes of their network, to a safetensors file.
 
     Parameters
     ----------
-    model : Sam
-        The network.
+    state : mapping of str to Tensor
+        What `Sam.state_dict` returns.
     path : str or Path
         The file, ``.safetensors``; replaced in one step if it exists.
+    config : SamConfig
+        Sizes of the network, so that `load_model` need not guess.
     dtype : torch.dtype, default torch.float32
         Of floating-point parameters. What float16 cannot hold stays float32.
-    metadata : dict of str, optional
-        Further facts to keep in the file.
+    note : str, optional
+        A remark to keep in the file.
 
     Returns
     -------
@@ -166,21 +170,16 @@ def save_weights(
         If the file cannot be written.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise WeightsError(f"{path} must end in .safetensors")
-    tensors = {
-        name: _packed(tensor, dtype) for name, tensor in model.state_dict().items()
-    }
-    facts = {CONFIG_KEY: json.dumps(model.config.to_dict()), **(metadata or {})}
+    if path.suffix != SUFFIX:
+        raise WeightsError(f"weights are written as {SUFFIX}, not as {path.name}")
+    tensors = {name: _packed(tensor, dtype) for name, tensor in state.items()}
+    facts = {CONFIG_KEY: json.dumps(config.to_dict()), "note": note}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        os.close(handle)
-        try:
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            draft = Path(folder) / path.name
             save_file(tensors, draft, metadata=facts)
-            Path(draft).replace(path)
-        finally:
-            Path(draft).unlink(missing_ok=True)
+            draft.replace(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot write {path}: {error}") from error
     return path

@@ -18,6 +18,7 @@ from torch import Tensor
 from napari_sam.errors import WeightsError
 from napari_sam.model.config import (
     VARIANTS,
+    ConvConfig,
     EncoderConfig,
     HeadConfig,
     ProposalConfig,
@@ -112,16 +113,15 @@ def recognise(state: Mapping[str, Tensor]) -> SamConfig:
     WeightsError
         If they are not those of a SAM.
     """
-    if not any(name.startswith(_ENCODER) for name in state):
-        raise WeightsError(_strange(state))
+    for start, reason in _STRANGERS.items():
+        if any(name.startswith(start) for name in state):
+            raise WeightsError(f"these are not the parameters of a SAM: {reason}")
     try:
         if f"{_ENCODER}pos_embed" in state:
-            encoder, image_size = _vit(state)
-        elif f"{_ENCODER}layers.0.blocks.0.conv1.c.weight" in state:
-            encoder, image_size = _tiny_vit(state), 1024
-        else:
-            return replace(_same_shapes(state), proposal=_head(state))
-        return _complete(state, encoder, image_size)
+            return _complete(state, *_vit(state))
+        if f"{_ENCODER}layers.0.blocks.0.conv1.c.weight" in state:
+            return _complete(state, _tiny_vit(state), image_size=1024)
+        return replace(_same_shapes(state), proposal=_head(state))
     except (KeyError, IndexError) as error:
         raise WeightsError(f"no SAM that we know: {error} is missing") from error
 
@@ -138,17 +138,6 @@ def _strip_prefix(state: State) -> State:
     first = next((name for name in state if _ENCODER in name), _ENCODER)
     prefix = first[: first.index(_ENCODER)]
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-
-
-def _strange(state: Mapping[str, Tensor]) -> str:
-    names = list(state)
-    for start, reason in _STRANGERS.items():
-        if any(name.startswith(start) for name in names):
-            return f"these are not the parameters of a SAM: {reason}"
-    return (
-        f"these are not the parameters of a SAM: expected names like "
-        f"'{_ENCODER}...', got {names[:3]}"
-    )
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
@@ -241,16 +230,18 @@ def _head(state: Mapping[str, Tensor]) -> HeadConfig | None:
 
 
 def _same_shapes(state: Mapping[str, Tensor]) -> SamConfig:
-    """Find the variant that has just these parameters, its head aside."""
+    """Find the convolutional variant with just these parameters, its head aside."""
     given = _shapes(state)
     for variant in VARIANTS.values():
+        if not isinstance(variant.encoder, ConvConfig):
+            continue
         with torch.device("meta"):
             network = Sam(replace(variant, proposal=None))
         if _shapes(network.state_dict()) == given:
             return variant
     raise WeightsError(
-        f"these are not the parameters of a SAM that we know; its encoder begins with "
-        f"{[name for name in state if name.startswith(_ENCODER)][:3]}"
+        "these are not the parameters of a SAM that we know; expected names such as "
+        f"{_ENCODER}patch_embed.proj.weight, got {list(state)[:3]}"
     )
 
 

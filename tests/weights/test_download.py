@@ -6,6 +6,7 @@ import hashlib
 import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import xxhash
+from filelock import FileLock
 
 from napari_sam.errors import WeightsError
 from napari_sam.weights import download
@@ -39,7 +41,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "Modelle – Größe 細胞"
+    return tmp_path / "Modelle Größe 細胞"
 
 
 def spec_of(*urls: str, size_bytes: int | None = len(CONTENT)) -> WeightSpec:
@@ -231,7 +233,7 @@ def test_full_disk(server: FaultyServer, folder: Path) -> None:
 
 def test_folder_that_is_a_file(server: FaultyServer, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(WeightsError, match="cannot write .* NAPARI_SAM_WEIGHTS_DIR"):
+    with pytest.raises(WeightsError, match=r"cannot write .* NAPARI_SAM_WEIGHTS_DIR"):
         fetch(spec_of(server.url("ranges", SERVED)), folder=tmp_path / "file" / "sub")
 
 
@@ -286,6 +288,21 @@ def test_licence_is_told_before_the_first_download_only(
     caplog.clear()
     fetch(spec, folder=folder)
     assert caplog.text == ""
+
+
+def test_download_waits_for_that_of_another_process(
+    server: FaultyServer, folder: Path
+) -> None:
+    folder.mkdir()
+    spec = spec_of(server.url("ranges", SERVED))
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(folder / f".{NAME}.lock"):
+            waiting = pool.submit(fetch, spec, folder=folder)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.2)
+            (folder / NAME).write_bytes(CONTENT)  # the other process is done
+        assert waiting.result(timeout=10) == folder / NAME
+    assert server.requests == []
 
 
 def test_two_processes_share_one_download(server: FaultyServer, folder: Path) -> None:

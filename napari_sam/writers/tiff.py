@@ -1,0 +1,145 @@
+"""Labels -> OME-TIFF, tile by tile.
+
+Tiles are cut from one band of rows at a time, so labels may be larger than memory
+and live in Zarr or Dask. They are compressed by zlib, which every reader of TIFF
+knows; labels shrink to a few percent.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import tifffile
+
+from napari_sam.errors import InputError
+from napari_sam.writers.atomic import atomic
+from napari_sam.writers.scale import sizes_um
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+_TILE = 512
+_BIGTIFF_BYTES = 2**32 - 2**25
+"""From here on offsets may not fit in 32 bits; compressed files are rarely so long."""
+
+
+def save_labels(
+    labels: Any,
+    path: str | os.PathLike[str],
+    *,
+    axes: str | None = None,
+    pixel_size_um: float | Sequence[float] | None = None,
+    dtype: Literal["uint16", "uint32"] = "uint32",
+    overwrite: bool = False,
+) -> Path:
+    """Save labels as OME-TIFF: tiled, compressed, with the pixel size.
+
+    Parameters
+    ----------
+    labels : array of bool or integers
+        Object ids, 0 is background; numpy, or anything that can be sliced.
+    path : path
+        Where to write, ending in .tif, .tiff, .ome.tif or .ome.tiff.
+    axes : str, optional
+        One letter of TZCYX for each axis, the last two "YX". Default: "YX", "ZYX"
+        or "TZYX", by the number of axes.
+    pixel_size_um : float, or sequence of float, optional
+        In micrometres: one number, or (y, x), or (z, y, x).
+    dtype : {"uint32", "uint16"}
+        Type in the file; some programs read no more than 16 bits.
+    overwrite : bool
+        Replace an existing file.
+
+    Returns
+    -------
+    Path
+        Where the file is.
+
+    Raises
+    ------
+    InputError
+        If an id does not fit, or the axes, the pixel size or the name do not.
+    FileError
+        If the file exists already or cannot be written.
+
+    Notes
+    -----
+    The file appears under its name when it is complete, never before.
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise InputError(f"labels in {path.name}; give a name that ends in .tif")
+    shape = tuple(int(n) for n in labels.shape)
+    if np.dtype(labels.dtype).kind not in "bui":
+        raise InputError(
+            f"labels of type {labels.dtype}; give integers, the object ids"
+        )
+    axes = _checked_axes(axes, shape)
+    sizes = sizes_um(pixel_size_um)
+    tile = (_tile_side(shape[-2]), _tile_side(shape[-1]))
+    with atomic(path, overwrite=overwrite) as part:
+        tifffile.imwrite(
+            part,
+            _tiles(labels, shape, tile, np.dtype(dtype)),
+            ome=True,
+            bigtiff=math.prod(shape) * np.dtype(dtype).itemsize >= _BIGTIFF_BYTES,
+            shape=shape,
+            dtype=dtype,
+            tile=tile,
+            compression="zlib",
+            photometric="minisblack",
+            resolution=(1e4 / sizes["X"], 1e4 / sizes["Y"]) if sizes else None,
+            resolutionunit="CENTIMETER" if sizes else None,
+            metadata={"axes": axes, "Name": path.name.split(".")[0]}
+            | {f"PhysicalSize{axis}": size for axis, size in sizes.items()}
+            | {f"PhysicalSize{axis}Unit": "µm" for axis in sizes},
+        )
+    return path
+
+
+def _tiles(
+    labels: Any, shape: tuple[int, ...], tile: tuple[int, int], dtype: np.dtype[Any]
+) -> Iterator[NDArray[Any]]:
+    """Cut planes into tiles, row by row; tiles at the edge are filled up with 0."""
+    height, width = tile
+    for plane in np.ndindex(*shape[:-2]):
+        for y in range(0, shape[-2], height):
+            band = np.asarray(labels[(*plane, slice(y, y + height))])
+            least, most = int(band.min()), int(band.max())
+            if least < 0 or most > np.iinfo(dtype).max:
+                raise InputError(
+                    f"object ids from {least} to {most} do not fit in {dtype}; relabel "
+                    "the objects" + (", or save as uint32" if most < 2**32 else "")
+                )
+            for x in range(0, shape[-1], width):
+                cut = band[:, x : x + width].astype(dtype)
+                missing = [(0, n - m) for n, m in zip(tile, cut.shape, strict=True)]
+                yield np.pad(cut, missing)
+
+
+def _tile_side(length: int) -> int:
+    return min(_TILE, -(-length // 16) * 16)  # TIFF: a multiple of 16
+
+
+def _checked_axes(axes: str | None, shape: tuple[int, ...]) -> str:
+    default = {2: "YX", 3: "ZYX", 4: "TZYX"}.get(len(shape), "")
+    axes = default if axes is None else axes.upper()
+    if (
+        len(axes) != len(shape)
+        or not axes.endswith("YX")
+        or not set(axes) <= set("TZCYX")
+        or len(set(axes)) < len(axes)
+    ):
+        raise InputError(
+            f"axes {axes!r} for labels of shape {shape}; give one letter of TZCYX for "
+            "each axis, the last two YX"
+        )
+    if 0 in shape:
+        raise InputError(f"labels of shape {shape} have no pixels")
+    return axes

@@ -135,7 +135,7 @@ def window_partition(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:
 def window_unpartition(
     windows: Tensor, window: int, padded: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
-    """Undo `window_partition`; returns a (B, H, W, C) tensor of height, width ``size``."""
+    """Undo `window_partition`; ``size`` is the (H, W) of the (B, H, W, C) result."""
     rows, columns = padded[0] // window, padded[1] // window
     x = windows.view(-1, rows, columns, window, window, windows.shape[-1])
     x = x.transpose(2, 3).reshape(-1, *padded, windows.shape[-1])

@@ -134,18 +134,18 @@ class PromptEncoder(nn.Module):
     def _points(self, points: Tensor, labels: Tensor) -> Tensor:
         # The centre of pixel 0 lies half a pixel inside the frame.
         encoded: Tensor = self.pe_layer((points + 0.5) / self.image_size)
-        negative, positive = (self.point_embeddings[i].weight for i in (0, 1))
+        negative, positive = self._kinds()[:2]
         kind = labels[..., None]
         encoded = torch.where(kind == -1, torch.zeros_like(encoded), encoded)
-        return (
-            encoded
-            + (kind == -1) * self.not_a_point_embed.weight
-            + (kind == 0) * negative
-            + (kind == 1) * positive
-        )
+        padding = self.not_a_point_embed.weight
+        encoded = encoded + (kind == -1) * padding
+        return encoded + (kind == 0) * negative + (kind == 1) * positive
 
     def _boxes(self, boxes: Tensor) -> Tensor:
         corners = boxes.reshape(-1, 2, 2)
         encoded: Tensor = self.pe_layer((corners + 0.5) / self.image_size)
-        kinds = torch.cat([self.point_embeddings[i].weight for i in (2, 3)])
-        return encoded + kinds
+        return encoded + self._kinds()[2:]
+
+    def _kinds(self) -> Tensor:
+        """Return the learned vectors of the four kinds of prompt, (4, C)."""
+        return torch.cat(list(self.point_embeddings.parameters()))

@@ -27,7 +27,6 @@ from napari_sam.model.proposal_head import ProposalHead
 from napari_sam.model.tiny_vit import TinyViT
 from napari_sam.model.unetr import UnetrHead
 
-
 # The decoder's masks by the value of ``multimask``.
 ANSWERS = {False: range(1), True: range(1, 4), None: range(4)}
 
@@ -119,7 +118,7 @@ class Sam(nn.Module):
             embedding: Tensor = self.image_encoder(x)
         return embedding.float()
 
-    def decode(
+    def decode(  # noqa: PLR0913 - every kind of prompt has its name
         self,
         embedding: Tensor,
         *,
@@ -250,3 +249,13 @@ def _build_head(head: HeadConfig | None, config: SamConfig) -> nn.Module | None:
     if isinstance(head, ProposalConfig):
         return ProposalHead(head, config.embed_dim)
     return UnetrHead(head, config.embed_dim)
+
+
+def channels_last(model: Sam) -> Sam:
+    """Lay out the weights so that convolutions on a CPU are fastest; in place."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(
+                memory_format=torch.channels_last
+            )
+    return model

@@ -13,10 +13,9 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -24,15 +23,10 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Subset
 
 from napari_sam.engine.jobs import Step, job
-from napari_sam.model import VARIANTS, Sam
+from napari_sam.model import VARIANTS, Sam, channels_last
 from napari_sam.training.data import Batch, Batches, load_images
-from napari_sam.training.losses import mask_loss, proposal_loss
-from napari_sam.training.simulate import (
-    boxes_of,
-    error_points,
-    noised_boxes,
-    random_points,
-)
+from napari_sam.training.losses import proposal_loss
+from napari_sam.training.rounds import PromptRounds, draw_rounds
 from napari_sam.weights import load_model, pick_device, save_weights
 
 if TYPE_CHECKING:
@@ -44,8 +38,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CURVES = ("loss", "dice", "iou", "iou_error", "proposal", "gradient")
-CELL = 2.0
-"""Window pixels per pixel of the masks in a batch."""
 
 
 @job
@@ -165,136 +157,32 @@ def _losses(
             curves["proposal"] = part.detach()
             loss = loss + config.proposal_weight * part
         if len(batch.masks):
-            prompted, curves_of_masks = _prompt_losses(
-                model, embedding, batch, config, generator, warm
-            )
-            loss = loss + prompted
-            curves |= curves_of_masks
+            rounds = PromptRounds(model, embedding, batch, generator)
+            parts = rounds.losses(draw_rounds(config.rounds, generator), warm)
+            loss = loss + torch.stack([part.total for part in parts]).mean()
+            for name in ("dice", "iou", "iou_error"):
+                curves[name] = getattr(parts[0], name)
     return {"loss": loss, **curves}
-
-
-def _prompt_losses(
-    model: Sam,
-    embedding: Tensor,
-    batch: Batch,
-    config: TrainConfig,
-    generator: Generator,
-    warm: float,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Ask for every object in some rounds; returns the mean loss and its parts."""
-    device = embedding.device
-    target = batch.masks
-    embedding = embedding[batch.owner.to(device)]
-    shift = 16.0 * torch.tensor([batch.origin[1], batch.origin[0]])
-    # The first half begins with a point, the other with a box: two tokens each.
-    n_points = len(target) // 2 if len(target) > 1 else 1
-    solid = target > 0.5
-    points = random_points(solid.float(), CELL, generator)[:, None]
-    labels = torch.ones(len(target), 1, dtype=torch.int64)
-    boxes = noised_boxes(boxes_of(solid[n_points:], CELL), generator)
-    n_rounds = 1 + int(
-        torch.multinomial(torch.tensor(config.rounds), 1, generator=generator)
-    )
-    without_new_point = (n_rounds // 2, n_rounds - 1) if n_rounds >= 9 else ()
-
-    losses, feedback = [], None
-    for index in range(n_rounds):
-        sparse = _sparse(model, points, labels, boxes, shift, n_points, index == 0)
-        dense = model.prompt_encoder.dense(
-            feedback, len(target), tuple(embedding.shape[-2:])
-        )
-        position = model.prompt_encoder.dense_pe()
-        position = position[..., batch.origin[0] :, batch.origin[1] :]
-        position = position[..., : embedding.shape[-2], : embedding.shape[-1]]
-        logits, predicted_iou = model.mask_decoder(
-            embedding, position, sparse, dense, answers=range(4)
-        )
-        logits, predicted_iou = logits.float(), predicted_iou.float()
-        fine = F.interpolate(logits, target.shape[-2:], mode="bilinear")
-        goal = target.to(device)
-        # One point is ambiguous and gets three masks; more prompts get one.
-        n_multi = n_points if index == 0 else 0
-        parts = []
-        if n_multi:
-            parts.append(
-                mask_loss(
-                    fine[:n_multi, 1:],
-                    predicted_iou[:n_multi, 1:],
-                    goal[:n_multi],
-                    warm=warm,
-                )
-            )
-        if n_multi < len(goal):
-            parts.append(
-                mask_loss(
-                    fine[n_multi:, :1],
-                    predicted_iou[n_multi:, :1],
-                    goal[n_multi:],
-                    warm=warm,
-                )
-            )
-        losses.append(torch.stack([part.total for part in parts]).mean())
-        if index == 0:
-            curves = {
-                name: torch.stack([getattr(part, name) for part in parts]).mean()
-                for name in ("dice", "iou", "iou_error")
-            }
-        if index + 1 == n_rounds:
-            break
-        with torch.no_grad():
-            chosen = torch.zeros(len(goal), dtype=torch.int64, device=device)
-            chosen[:n_multi] = 1 + predicted_iou[:n_multi, 1:].argmax(dim=1)
-            every = torch.arange(len(goal), device=device)
-            feedback = logits[every, chosen][:, None].detach()
-            answer = fine[every, chosen].detach().cpu()
-        if index + 1 not in without_new_point:
-            point, label = error_points(answer, solid, CELL, generator)
-            points = torch.cat([points, point[:, None]], dim=1)
-            labels = torch.cat([labels, label[:, None]], dim=1)
-    return torch.stack(losses).mean(), curves
-
-
-def _sparse(
-    model: Sam,
-    points: Tensor,
-    labels: Tensor,
-    boxes: Tensor,
-    shift: Tensor,
-    n_points: int,
-    is_first: bool,
-) -> Tensor:
-    """Encode the prompts of all objects: points only, then boxes with points."""
-    device = model.device
-    points, boxes = points + shift, boxes + shift.repeat(2)
-    encode = model.prompt_encoder.sparse
-    by_point = encode(points[:n_points].to(device), labels[:n_points].to(device), None)
-    if n_points == len(points):
-        return by_point
-    if is_first:
-        return torch.cat([by_point, encode(None, None, boxes.to(device))])
-    # Behind a box the first point was not given.
-    added, their_labels = points[n_points:, 1:], labels[n_points:, 1:]
-    by_box = encode(added.to(device), their_labels.to(device), boxes.to(device))
-    return torch.cat([by_point, by_box])
 
 
 def _start(config: TrainConfig) -> TrainingState:
     torch.manual_seed(config.seed)
     device = pick_device(config.device)
     if config.start_from is not None:
-        model = load_model(config.start_from, device=device, precision="float32")
+        model = load_model(config.start_from, device=device.type, precision="float32")
     else:
         model = Sam(VARIANTS[config.model]).to(device)
-    model = model.to(memory_format=torch.channels_last).train()
+    model = channels_last(model).train()
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if p.ndim > 1]},
+        # Biases and normalisations are not drawn towards zero.
+        {
+            "params": [p for p in model.parameters() if p.ndim <= 1],
+            "weight_decay": 0.0,
+        },
+    ]
     optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in model.parameters() if p.ndim > 1]},
-            # Biases and normalisations are not drawn towards zero.
-            {
-                "params": [p for p in model.parameters() if p.ndim <= 1],
-                "weight_decay": 0.0,
-            },
-        ],
+        groups,
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
     )
@@ -335,7 +223,7 @@ def _save(state: TrainingState, config: TrainConfig) -> Path:
         },
         temporary,
     )
-    os.replace(temporary, path)
+    temporary.replace(path)
     return save_weights(
         state.average,
         config.output / "weights.safetensors",
@@ -357,6 +245,6 @@ def _log(state: TrainingState, curves: dict[str, float], config: TrainConfig) ->
         writer.writerow((state.step, f"{time.time():.1f}", f"{rate:.4g}", *row))
 
 
-def _one_thread(worker: int) -> None:  # noqa: ARG001 - torch passes the number
+def _one_thread(worker: int) -> None:
     # The processes that draw batches leave the cores to the network.
     torch.set_num_threads(1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from skimage.draw import disk
 
 from napari_sam.model import Sam
@@ -21,6 +22,8 @@ from napari_sam.model.config import VARIANTS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+settings.register_profile("busy", deadline=None)  # a busy machine is no failure
+settings.load_profile("busy")
 torch.set_num_threads(1)  # the arrays are tiny; threads would only wait for each other
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -221,6 +221,8 @@ class CropGrid:
     size: int = 1024
     halo: int = 128
     scale: float | None = None
+    _y: _Axis = field(init=False, repr=False, compare=False)
+    _x: _Axis = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _plane_shape(self.shape))
@@ -236,6 +238,9 @@ class CropGrid:
                 f"scale {self.scale}; give input pixels per plane pixel, "
                 f"more than 0 and at most {self.size}"
             )
+        for name, length in zip(("_y", "_x"), self.shape, strict=True):
+            axis = _Axis.layout(length, self.zoom, self.size, self.halo)
+            object.__setattr__(self, name, axis)
 
     @classmethod
     def for_diameter(
@@ -350,14 +355,6 @@ class CropGrid:
             for row in self._y.touching(box.y0, box.y1)
             for col in self._x.touching(box.x0, box.x1)
         ]
-
-    @property
-    def _y(self) -> _Axis:
-        return _Axis.layout(self.shape[0], self.zoom, self.size, self.halo)
-
-    @property
-    def _x(self) -> _Axis:
-        return _Axis.layout(self.shape[1], self.zoom, self.size, self.halo)
 
     def _crop(self, row: int, col: int) -> Crop:
         y, x = self._y, self._x

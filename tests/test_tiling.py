@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import math
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from napari_sam.errors import InputError
+from napari_sam.tiling import Box, Crop, CropGrid
+
+coordinates = st.floats(-100, 40_000)
+
+
+@st.composite
+def grids(draw, longest=3000):
+    size = draw(st.integers(1, 300))
+    halo = draw(st.integers(0, (size - 1) // 2))
+    scale = draw(st.none() | st.floats(0.02, 8).map(lambda scale: min(scale, size)))
+    core = (size - 2 * halo) / (scale or 1)
+    lengths = st.integers(1, min(longest, 1 + int(30 * core)))  # few crops: fast
+    return CropGrid((draw(lengths), draw(lengths)), size, halo, scale)
+
+
+def one_row_and_one_column(grid: CropGrid) -> tuple[list[Crop], list[Crop]]:
+    """Rows and columns of a grid are independent, so these show all of it."""
+    return (
+        [grid[col] for col in range(grid.n_cols)],
+        [grid[row * grid.n_cols] for row in range(grid.n_rows)],
+    )
+
+
+@st.composite
+def boxes(draw, longest=60):
+    y0, x0 = draw(st.integers(-9, longest)), draw(st.integers(-9, longest))
+    return Box(
+        y0, x0, y0 + draw(st.integers(0, longest)), x0 + draw(st.integers(0, longest))
+    )
+
+
+def painted(box: Box, margin: int = 10, side: int = 140) -> np.ndarray:
+    canvas = np.zeros((side, side), bool)
+    canvas[box.shift(margin, margin).slices] = True
+    return canvas
+
+
+class TestBox:
+    def test_measures(self):
+        box = Box(2, 3, 10, 30)
+        assert (box.height, box.width, box.shape, box.area) == (8, 27, (8, 27), 216)
+        assert np.zeros((40, 40))[box.slices].shape == (8, 27)
+
+    def test_whole_plane(self):
+        assert Box.whole((5, 7)) == Box(0, 0, 5, 7)
+
+    @pytest.mark.parametrize("edges", [(5, 0, 4, 1), (0, 5, 1, 4)])
+    def test_that_ends_before_it_starts_is_an_error(self, edges):
+        with pytest.raises(InputError, match="ends before it starts"):
+            Box(*edges)
+
+    @given(boxes(), boxes())
+    def test_intersection_equals_painting(self, a, b):
+        both = painted(a) & painted(b)
+        shared = a.intersection(b)
+        assert (shared is None) == (not both.any())
+        assert shared is None or np.array_equal(painted(shared), both)
+
+    @given(boxes(), boxes())
+    def test_union_is_the_smallest_box_around_both(self, a, b):
+        either = painted(a) | painted(b)
+        union = a.union(b)
+        assume(either.any())
+        rows, cols = np.flatnonzero(either.any(1)), np.flatnonzero(either.any(0))
+        assert union.shift(10, 10) == Box(
+            int(rows[0]), int(cols[0]), int(rows[-1]) + 1, int(cols[-1]) + 1
+        )
+
+    @given(boxes(), boxes())
+    def test_contains_equals_painting(self, a, b):
+        assume(b.area)
+        assert a.contains(b) == bool((painted(a) >= painted(b)).all())
+
+    @given(boxes(), st.integers(0, 60), st.integers(0, 60))
+    def test_clip_keeps_what_lies_in_the_plane(self, box, height, width):
+        kept = painted(box) & painted(Box(0, 0, height, width))
+        clipped = box.clip((height, width))
+        assert clipped.area == kept.sum()
+        assert Box(0, 0, height, width).contains(clipped)
+
+
+class TestLayout:
+    @given(grids())
+    def test_cores_tile_the_plane_without_gap_or_overlap(self, grid):
+        cols, rows = one_row_and_one_column(grid)
+        edges_x = [(c.core.x0, c.core.x1) for c in cols]
+        edges_y = [(c.core.y0, c.core.y1) for c in rows]
+        for edges, length in ((edges_y, grid.shape[0]), (edges_x, grid.shape[1])):
+            assert edges[0][0] == 0
+            assert edges[-1][1] == length
+            assert all(a[1] == b[0] for a, b in pairwise(edges))
+            assert all(start < stop for start, stop in edges)
+
+    @given(grids(longest=40))
+    def test_every_pixel_lies_in_one_core(self, grid):
+        assume(len(grid) <= 200)
+        count = np.zeros(grid.shape, int)
+        for crop in grid:
+            count[crop.core.slices] += 1
+        assert (count == 1).all()
+
+    @given(grids())
+    def test_crops_lie_in_the_plane_and_hold_core_and_halo(self, grid):
+        cols, rows = one_row_and_one_column(grid)
+        for crop in cols + rows:
+            assert Box.whole(grid.shape).contains(crop.box)
+            halo = int(grid.halo / grid.zoom)
+            # a core has one pixel at least, which may cost a pixel of halo
+            halo_y = min(halo, (crop.box.height - 1) // 2)
+            halo_x = min(halo, (crop.box.width - 1) // 2)
+            wanted = Box(
+                crop.core.y0 - halo_y,
+                crop.core.x0 - halo_x,
+                crop.core.y1 + halo_y,
+                crop.core.x1 + halo_x,
+            )
+            assert crop.box.contains(wanted.clip(grid.shape))
+
+    @given(grids())
+    def test_crops_are_alike_and_fit_the_encoder(self, grid):
+        cols, rows = one_row_and_one_column(grid)
+        assert len({(c.box.shape, c.input_shape) for c in cols + rows}) == 1
+        assert min(cols[0].input_shape) >= 1
+        assert max(cols[0].input_shape) <= grid.size
+
+    @given(grids())
+    def test_the_scale_is_kept_to_half_an_input_pixel(self, grid):
+        crop = grid[0]
+        for given_px, plane_px in zip(crop.input_shape, crop.box.shape, strict=True):
+            assert abs(given_px - max(1, plane_px * grid.zoom)) <= 0.5 + 1e-6
+
+    @given(grids())
+    def test_starts_are_multiples_of_one_step_but_for_the_last(self, grid):
+        starts = [crop.box.x0 for crop in one_row_and_one_column(grid)[0]]
+        steps = {b - a for a, b in pairwise(starts[:-1])}
+        assert len(steps) <= 1
+        assert all(b > a for a, b in pairwise(starts))
+
+    @given(grids(longest=400), st.data())
+    def test_index_row_and_column_agree(self, grid, data):
+        index = data.draw(st.integers(0, len(grid) - 1))
+        crop = grid[index]
+        assert crop.index == index == crop.row * grid.n_cols + crop.col
+        assert 0 <= crop.row < grid.n_rows
+
+    def test_iterates_over_all_crops(self):
+        grid = CropGrid((100, 150), size=64, halo=8)
+        assert (
+            [crop.index for crop in grid]
+            == list(range(len(grid)))
+            == [0, 1, 2, 3, 4, 5]
+        )
+        with pytest.raises(IndexError, match="crop 6 of 6"):
+            grid[6]
+
+    def test_a_known_grid(self):
+        grid = CropGrid((1500, 900), size=1024, halo=128)
+        first, second = grid
+        assert (first.box, first.core) == (Box(0, 0, 1024, 900), Box(0, 0, 750, 900))
+        assert (second.box, second.core) == (
+            Box(476, 0, 1500, 900),
+            Box(750, 0, 1500, 900),
+        )
+        assert first.input_shape == (1024, 900)
+
+    def test_a_slide_needs_no_memory(self):
+        grid = CropGrid((200_000, 300_000))
+        assert len(grid) == 261 * 391
+        assert grid[len(grid) - 1].box == Box(198_976, 298_976, 200_000, 300_000)
+
+    def test_travels_to_another_process(self):
+        grid = CropGrid((1500, 900), scale=0.7)
+        assert pickle.loads(pickle.dumps(grid)) == grid
+        assert hash(grid) == hash(CropGrid((1500, 900), scale=0.7))
+
+
+class TestScale:
+    @pytest.mark.parametrize(
+        ("shape", "zoom", "input_shape"),
+        [
+            ((1024, 1024), 1.0, (1024, 1024)),
+            ((256, 320), 3.2, (819, 1024)),  # 819.2
+            ((512, 300), 2.0, (1024, 600)),
+            ((333, 1000), 1.024, (341, 1024)),  # 340.99
+            ((256, 256), 4.0, (1024, 1024)),
+            ((100, 60), 4.0, (400, 240)),  # not more than x4
+            ((1, 1), 4.0, (4, 4)),
+            ((1025, 10), 1.0, (1024, 10)),  # does not fit: keeps its resolution
+        ],
+    )
+    def test_default_fills_one_crop_but_at_most_fourfold(
+        self, shape, zoom, input_shape
+    ):
+        grid = CropGrid(shape)
+        assert grid.zoom == zoom
+        assert grid[0].input_shape == input_shape
+
+    @given(st.integers(1, 1024), st.integers(1, 1024))
+    def test_a_plane_that_fits_is_one_crop(self, height, width):
+        crops = list(CropGrid((height, width)))
+        assert [crop.box for crop in crops] == [Box(0, 0, height, width)]
+        assert crops[0].core == crops[0].box
+
+    @given(st.integers(1025, 20_000), st.integers(1, 20_000))
+    def test_scaling_the_long_side_to_the_crop_gives_one_crop(self, height, width):
+        # what the reference does with a plane larger than its input
+        assume(width <= height)
+        grid = CropGrid((height, width), scale=1024 / height)
+        assert len(grid) == 1
+        assert grid[0].input_shape == (1024, max(1, int(width * 1024 / height + 0.5)))
+
+    def test_a_scale_resamples_objects(self):
+        grid = CropGrid((4000, 4000), size=1024, halo=128, scale=0.5)
+        assert grid[0].box == Box(0, 0, 2048, 2048)
+        assert grid[0].input_shape == (1024, 1024)
+        assert grid[1].box.x0 == 2048 - 2 * 256
+
+    def test_for_diameter_brings_objects_to_the_target(self):
+        assert CropGrid.for_diameter((4000, 4000), 160, target=40).scale == 0.25
+        assert CropGrid.for_diameter((4000, 4000), 2, target=40).scale == 4
+
+    @pytest.mark.parametrize("diameter", [0, -3, math.inf, math.nan])
+    def test_for_diameter_refuses(self, diameter):
+        with pytest.raises(InputError, match="diameter"):
+            CropGrid.for_diameter((4000, 4000), diameter)
+
+
+class TestCoordinates:
+    @given(
+        grids(), st.data(), st.lists(st.tuples(coordinates, coordinates), max_size=9)
+    )
+    def test_crop_to_plane_to_crop_is_identity(self, grid, data, points):
+        crop = grid[data.draw(st.integers(0, len(grid) - 1))]
+        there = crop.to_input(points)
+        assert there.shape == (len(points), 2)
+        back = crop.to_plane(there)
+        assert np.allclose(back, np.reshape(points, (-1, 2)), rtol=0, atol=1e-4)
+        assert np.allclose(crop.to_input(back), there, rtol=0, atol=1e-4)
+
+    @given(grids(), st.data())
+    def test_box_edges_are_exact(self, grid, data):
+        crop = grid[data.draw(st.integers(0, len(grid) - 1))]
+        box = crop.box
+        edges = crop.boxes_to_input([box.y0, box.x0, box.y1, box.x1])
+        assert edges == pytest.approx(np.array([[0, 0, *crop.input_shape]]), abs=1e-9)
+        assert edges[0, 0] == edges[0, 1] == 0
+        back = crop.boxes_to_plane(edges)
+        assert back == pytest.approx(np.array([[box.y0, box.x0, box.y1, box.x1]]))
+
+    @given(grids(), st.integers(0, 2**31))
+    def test_box_edges_lie_half_a_pixel_from_pixel_centres(self, grid, number):
+        crop = grid[number % len(grid)]
+        y, x = crop.core.y0, crop.core.x0
+        edge = crop.boxes_to_input([[y, x, y + 1, x + 1]])[0]
+        centre = crop.to_input([[y, x]])[0]
+        assert (edge[:2] + edge[2:]) / 2 - 0.5 == pytest.approx(centre, abs=1e-6)
+
+    @pytest.mark.parametrize("scale", [0.37, 0.5, 1.0, 1.7, 3.0])
+    def test_coordinates_are_those_of_resampled_pixels(self, scale):
+        # oracle: torch resamples an image whose pixels hold their own row
+        grid = CropGrid((130, 90), size=64, halo=8, scale=scale)
+        crop = grid[len(grid) // 2]
+        rows = torch.arange(130.0, dtype=torch.float64)[:, None].expand(130, 90)
+        resampled = torch.nn.functional.interpolate(
+            rows[crop.box.slices][None, None], size=crop.input_shape, mode="bilinear"
+        )[0, 0, :, 0].numpy()
+        numbers = np.arange(crop.input_shape[0])
+        plane = crop.to_plane(np.stack([numbers, numbers], axis=1))[:, 0]
+        inside = (plane >= crop.box.y0) & (plane <= crop.box.y1 - 1)
+        assert inside.sum() > 10
+        assert resampled[inside] == pytest.approx(plane[inside], abs=1e-6)
+
+    def test_float32_points_keep_their_place_in_a_slide(self):
+        crop = CropGrid((200_000, 300_000)).crop_at(150_000.25, 250_000.5)
+        points = np.array([[150_000.25, 250_000.5]], np.float32)
+        assert crop.to_plane(crop.to_input(points)).tolist() == [
+            [150_000.25, 250_000.5]
+        ]
+
+
+class TestPlaces:
+    @given(grids(longest=300), st.floats(0, 1), st.floats(0, 1))
+    def test_crop_at_is_the_crop_in_which_a_point_lies_most_central(self, grid, v, u):
+        y, x = v * grid.shape[0] - 0.5, u * grid.shape[1] - 0.5
+        cols, rows = one_row_and_one_column(grid)
+        found = grid.crop_at(y, x)
+        nearest_y = min(abs(y + 0.5 - (c.box.y0 + c.box.y1) / 2) for c in rows)
+        nearest_x = min(abs(x + 0.5 - (c.box.x0 + c.box.x1) / 2) for c in cols)
+        box = found.box
+        assert abs(y + 0.5 - (box.y0 + box.y1) / 2) == pytest.approx(nearest_y)
+        assert abs(x + 0.5 - (box.x0 + box.x1) / 2) == pytest.approx(nearest_x)
+        assert grid[found.index] == found
+
+    @given(grids(longest=300), st.data())
+    def test_a_pixel_belongs_to_the_crop_whose_core_holds_it(self, grid, data):
+        y = data.draw(st.integers(0, grid.shape[0] - 1))
+        x = data.draw(st.integers(0, grid.shape[1] - 1))
+        assert grid.crop_at(y, x).core.contains(Box(y, x, y + 1, x + 1))
+
+    @pytest.mark.parametrize("point", [(-0.6, 5), (100.5, 5), (5, -1), (5, math.nan)])
+    def test_crop_at_refuses_points_outside_the_plane(self, point):
+        with pytest.raises(InputError, match="outside the plane of 100 x 90 px"):
+            CropGrid((100, 90)).crop_at(*point)
+
+    def test_crop_at_takes_the_very_border(self):
+        grid = CropGrid((100, 90), size=32, halo=4)
+        assert grid.crop_at(-0.5, -0.5).index == 0
+        assert grid.crop_at(99.5, 89.5).index == len(grid) - 1
+
+    @given(grids(longest=120), st.data())
+    def test_crops_touching_a_box_are_those_that_see_a_pixel_of_it(self, grid, data):
+        assume(len(grid) <= 400)
+        box = data.draw(boxes(longest=120))
+        seen = [crop for crop in grid if crop.box.intersection(box) is not None]
+        assert grid.crops_touching(box) == seen
+
+
+class TestWrongInput:
+    @pytest.mark.parametrize("halo", [512, 600, -1])
+    def test_halo_without_core(self, halo):
+        with pytest.raises(InputError, match=f"halo {halo} px leaves no core"):
+            CropGrid((100, 100), size=1024, halo=halo)
+
+    @pytest.mark.parametrize("scale", [0, -1, math.nan, math.inf, 2000])
+    def test_scale(self, scale):
+        with pytest.raises(InputError, match="scale"):
+            CropGrid((100, 100), scale=scale)
+
+    @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (5,), (5, 5, 3)])
+    def test_shape(self, shape):
+        with pytest.raises(InputError, match="plane shape"):
+            CropGrid(shape)
+
+    def test_size(self):
+        with pytest.raises(InputError, match="crop size 0 px"):
+            CropGrid((5, 5), size=0, halo=0)

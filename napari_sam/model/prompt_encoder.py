@@ -138,8 +138,9 @@ class PromptEncoder(nn.Module):
         kind = labels[..., None]
         encoded = torch.where(kind == -1, torch.zeros_like(encoded), encoded)
         padding = self.not_a_point_embed.weight
-        encoded = encoded + (kind == -1) * padding
-        return encoded + (kind == 0) * negative + (kind == 1) * positive
+        encoded = encoded + (kind == -1) * padding + (kind == 0) * negative
+        encoded = encoded + (kind == 1) * positive
+        return encoded
 
     def _boxes(self, boxes: Tensor) -> Tensor:
         corners = boxes.reshape(-1, 2, 2)

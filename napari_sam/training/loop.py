@@ -23,7 +23,9 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Subset
 
 from napari_sam.engine.jobs import Step, job
+from napari_sam.errors import InputError
 from napari_sam.model import VARIANTS, Sam, channels_last
+from napari_sam.model.config import ConvConfig
 from napari_sam.training.data import Batch, Batches, load_images
 from napari_sam.training.losses import proposal_loss
 from napari_sam.training.rounds import PromptRounds, draw_rounds
@@ -115,6 +117,7 @@ def train_step(
         group["lr"] = learning_rate(state.step, config)
     curves = _losses(model, batch, config, state.step)
     (curves["loss"] / config.accumulate).backward()
+    curves["loss"] = curves["loss"].detach()
     state.step += 1
     if state.step % config.accumulate == 0:
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
@@ -172,6 +175,7 @@ def _start(config: TrainConfig) -> TrainingState:
         model = load_model(config.start_from, device=device.type, precision="float32")
     else:
         model = Sam(VARIANTS[config.model]).to(device)
+    _check_windows(model, config)
     model = channels_last(model).train()
     groups: list[dict[str, Any]] = [
         {"params": [p for p in model.parameters() if p.ndim > 1]},
@@ -196,6 +200,21 @@ def _start(config: TrainConfig) -> TrainingState:
         state.average, state.step = stored["average"], stored["step"]
         logger.info("going on at step %d of %s", state.step, path)
     return state
+
+
+def _check_windows(model: Sam, config: TrainConfig) -> None:
+    frame = model.config.image_size
+    if config.frame != frame:
+        raise InputError(
+            f"frame {config.frame} px, but {model.name!r} has one of {frame} px; "
+            f"set frame to {frame}"
+        )
+    needs_frame = not isinstance(model.config.encoder, ConvConfig)
+    if needs_frame and any(side != frame for side, _ in config.windows):
+        raise InputError(
+            f"windows {config.windows}: the encoder of {model.name!r} has positions "
+            f"and takes whole frames; use windows of {frame} px"
+        )
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +90,20 @@ def test_listing_does_not_load_torch() -> None:
         "sys.exit('torch' in sys.modules or 'pooch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_page_of_models_names_all_weights_with_their_licence() -> None:
+    page = Path(__file__).parents[2] / "docs" / "explain" / "models.md"
+    rows = {
+        cells[1].strip().strip("`"): cells
+        for cells in (line.split("|") for line in page.read_text("utf-8").splitlines())
+        if len(cells) == 8
+    }
+    for spec in list_models():
+        _, _, _, size, trained_for, proposals, licence, _ = rows[spec.name]
+        assert trained_for.strip() == spec.trained_for
+        assert proposals.strip() == ("yes" if spec.has_proposals else "no")
+        assert licence.strip().startswith(spec.licence)
+        assert ("not commercial" in licence) == spec.non_commercial
+        if spec.size_bytes is not None:
+            assert int(size) == round(spec.size_bytes / 1e6)

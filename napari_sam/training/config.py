@@ -125,29 +125,31 @@ class TrainConfig:
             )
 
 
-def read_config(path: Path, **changes: Any) -> TrainConfig:
+def read_config(path: Path | None = None, **changes: Any) -> TrainConfig:
     """Read a configuration from YAML.
 
     Parameters
     ----------
-    path : Path
-        A mapping with the names of `TrainConfig`.
+    path : Path, optional
+        A mapping with the names of `TrainConfig`. Default: an empty one.
     **changes
-        Values that replace those of the file.
+        Values that replace those of the file, unless they are None.
 
     Raises
     ------
     InputError
         If a name is unknown, or a value is impossible.
     """
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    text = "" if path is None else path.read_text(encoding="utf-8")
+    values = yaml.safe_load(text) or {}
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no mapping of names to values")
     values.update({name: value for name, value in changes.items() if value is not None})
     names = {f.name for f in fields(TrainConfig)}
     if unknown := set(values) - names:
         raise InputError(
-            f"{path} has unknown names {sorted(unknown)}; known are {sorted(names)}"
+            f"unknown settings {sorted(unknown)}"
+            f"{f' in {path}' if path else ''}; known are {sorted(names)}"
         )
     values["output"] = Path(values.get("output", "runs/train"))
     values["data"] = tuple(Path(p).expanduser() for p in values.get("data", ()))

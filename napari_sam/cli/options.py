@@ -1,0 +1,147 @@
+"""Options that several commands share, and how their text is read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_sam.errors import InputError
+
+_IMAGE, _MODEL, _OUTPUT = "Image", "Model", "Output"
+
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
+ImageFile = Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")]
+
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        help="A folder, or for one image a .tif file. Default: this folder.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Overlay = Annotated[
+    bool,
+    typer.Option(
+        "--overlay", help="Also a PNG with outlines.", rich_help_panel=_OUTPUT
+    ),
+]
+Measurements = Annotated[
+    bool,
+    typer.Option(
+        "--measurements", help="Also a CSV of all objects.", rich_help_panel=_OUTPUT
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace files.", rich_help_panel=_OUTPUT),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON lines.", rich_help_panel=_OUTPUT),
+]
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Weights: a name from `models list`, or a file. Default: those of the "
+        "package.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=_MODEL),
+]
+Precision = Annotated[
+    str,
+    typer.Option(help="auto, float32 or bfloat16.", rich_help_panel=_MODEL),
+]
+
+Series = Annotated[
+    str | None,
+    typer.Option(help="Which image of a file with several.", rich_help_panel=_IMAGE),
+]
+Level = Annotated[
+    int,
+    typer.Option(help="Resolution level; 0 is the largest.", rich_help_panel=_IMAGE),
+]
+Axes = Annotated[
+    str | None,
+    typer.Option(
+        help="A letter of TZCYXS for each axis, if the file does not say.",
+        rich_help_panel=_IMAGE,
+    ),
+]
+Channels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--channel",
+        help="Channel to use, by number from 0 or by name; repeat for more.",
+        rich_help_panel=_IMAGE,
+    ),
+]
+Invert = Annotated[
+    bool,
+    typer.Option("--invert", help="Exchange dark and bright.", rich_help_panel=_IMAGE),
+]
+Plane = Annotated[
+    str | None,
+    typer.Option(
+        metavar="T,Z",
+        help="Frame and slice, from 0; or the slice alone.",
+        rich_help_panel=_IMAGE,
+    ),
+]
+PixelSize = Annotated[
+    float | None,
+    typer.Option(
+        metavar="UM",
+        help="Pixel size in micrometres, if the file does not say.",
+        rich_help_panel=_IMAGE,
+    ),
+]
+Diameter = Annotated[
+    float | None,
+    typer.Option(
+        metavar="PX",
+        help="Typical object diameter: scales the image to suit the network.",
+        rich_help_panel=_IMAGE,
+    ),
+]
+
+
+def parse_plane(text: str | None) -> tuple[int, int] | None:
+    """Read ``T,Z``, or ``Z`` alone for the first frame.
+
+    Raises
+    ------
+    InputError
+        If the text is something else.
+
+    Examples
+    --------
+    >>> parse_plane("2,7"), parse_plane("7"), parse_plane(None)
+    ((2, 7), (0, 7), None)
+    """
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+        raise InputError(f"plane {text!r}; write frame,slice, counted from 0: 0,12")
+    numbers = [int(part) for part in parts]
+    return (0, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+def parse_channels(names: list[str] | None) -> tuple[int | str, ...]:
+    """Tell numbers of channels from names.
+
+    Examples
+    --------
+    >>> parse_channels(["0", "DAPI"])
+    (0, 'DAPI')
+    """
+    return tuple(int(name) if name.isdecimal() else name for name in names or ())

@@ -1,0 +1,141 @@
+"""The loop: it learns, it resumes where it was, and it says what is wrong."""
+
+import csv
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from napari_sam.engine.jobs import run
+from napari_sam.errors import InputError
+from napari_sam.model import VARIANTS, Sam
+from napari_sam.training.config import TrainConfig, read_config
+from napari_sam.training.data import Batch, Batches
+from napari_sam.training.loop import _start, learning_rate, train, train_step
+from napari_sam.training.rounds import PromptRounds
+from napari_sam.weights import load_model
+
+
+@pytest.fixture
+def config(tmp_path):
+    return TrainConfig(
+        output=tmp_path / "run",
+        model="tiny",
+        steps=6,
+        warmup_steps=1,
+        decay_steps=2,
+        warm_steps=2,
+        windows=((128, 2),),
+        window_shares=(1.0,),
+        objects_per_window=2,
+        scene_share=1.0,
+        precision="float32",
+        frame=128,
+        workers=0,
+    )
+
+
+def test_a_training_that_was_stopped_ends_like_one_that_was_not(config, tmp_path):
+    whole = run(train(config))
+    parts = dataclasses.replace(
+        config, output=tmp_path / "parts", checkpoint_every_s=0.0
+    )
+    job = train(parts)
+    for _ in range(3):
+        step = next(job)
+    assert (step.done, step.total) == (3, 6)
+    job.close()
+    resumed = run(train(parts))
+    for name, value in load_file(whole).items():
+        torch.testing.assert_close(load_file(resumed)[name], value, rtol=0, atol=1e-6)
+    with (parts.output / "curves.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == list("123456")
+
+
+def test_the_weights_of_a_training_can_be_loaded(config):
+    path = run(train(config))
+    model = load_model(path, device="cpu")
+    assert model.config == VARIANTS["tiny"]
+    stored = torch.load(config.output / "state.pt", weights_only=True)
+    torch.testing.assert_close(
+        model.mask_decoder.iou_token.weight,
+        stored["average"]["mask_decoder.iou_token.weight"],
+    )
+
+
+def test_a_few_steps_on_one_batch_lower_the_loss(config):
+    config = dataclasses.replace(
+        config, steps=60, decay_steps=1, learning_rate=3e-3, rounds=(1.0,)
+    )
+    batch = Batches([], config)[0]
+    state = _start(config)
+    losses = [train_step(state, batch, config)["dice"] for _ in range(60)]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_learning_rate_rises_stays_and_falls_to_zero(config):
+    config = dataclasses.replace(
+        config, steps=100, warmup_steps=10, decay_steps=20, learning_rate=1.0
+    )
+    rates = [learning_rate(step, config) for step in range(101)]
+    assert rates[4] == pytest.approx(0.5)
+    assert set(rates[9:81]) == {1.0}
+    assert rates[90] == pytest.approx(0.5 * (1 - math.cos(math.pi / 2)))
+    assert rates[100] == pytest.approx(0)
+
+
+def test_eleven_rounds_add_a_point_in_all_but_two(config):
+    model = Sam(VARIANTS["tiny"])
+    masks = torch.zeros(4, 64, 64)
+    masks[:, 10:30, 20:50] = 1
+    batch = Batch(
+        images=torch.zeros(1, 3, 128, 128, dtype=torch.uint8),
+        maps=torch.zeros(1, 3, 32, 32),
+        is_complete=torch.ones(1),
+        masks=masks,
+        owner=torch.zeros(4, dtype=torch.int64),
+        origin=(0, 0),
+    )
+    embedding = torch.randn(1, 32, 8, 8)
+    rounds = PromptRounds(model, embedding, batch, torch.Generator().manual_seed(0))
+    parts = rounds.losses(11, warm=0.0)
+    # Ten rounds follow the first; two of them have no new point.
+    assert rounds.points.shape == (4, 1 + 8, 2)
+    # The first round has a loss for points and one for boxes.
+    assert len(parts) == 12
+    assert all(torch.isfinite(part.total) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"windows": ((100, 2),)}, "multiples of 32"),
+        ({"rounds": (0.5, 0.2)}, "sum to 1"),
+        ({"steps": 2}, "fewer"),
+        ({"precision": "float16"}, "bfloat16"),
+    ],
+)
+def test_impossible_settings_are_refused(config, change, words):
+    with pytest.raises(InputError, match=words):
+        dataclasses.replace(config, **change)
+
+
+def test_an_encoder_with_positions_needs_whole_frames(config):
+    small = dataclasses.replace(config, windows=((64, 2),))
+    with pytest.raises(InputError, match="whole frames"):
+        next(train(small))
+
+
+def test_configuration_comes_from_yaml_and_names_what_it_does_not_know(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("steps: 9000\nwindows: [[256, 8]]\nwindow_shares: [1.0]\n")
+    config = read_config(path, output=tmp_path / "out")
+    assert config.windows == ((256, 8),)
+    assert config.steps == 9000
+    assert config.output == tmp_path / "out"
+    path.write_text("step: 9000\n")
+    with pytest.raises(InputError, match=r"\['step'\]"):
+        read_config(path)

@@ -16,6 +16,8 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
@@ -82,13 +84,31 @@ def fetch(
             )
         return BUNDLED
     folder = get_settings().weights_dir if folder is None else Path(folder)
-    missing = [file for file in spec.files if not _is_proved(folder / file.name, file)]
-    if missing:
-        level = logging.WARNING if spec.non_commercial else logging.INFO
-        logger.log(level, spec.licence_notice)
-    for file in missing:
-        _download(file, folder, progress=progress)
+    with _disk_errors(folder):
+        missing = [f for f in spec.files if not _is_proved(folder / f.name, f)]
+        if missing:
+            level = logging.WARNING if spec.non_commercial else logging.INFO
+            logger.log(level, spec.licence_notice)
+        for file in missing:
+            _download(file, folder, progress=progress)
     return folder / spec.files[0].name
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Say what is wrong with the folder, and what to do."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason = "the disk is full"
+        raise WeightsError(
+            f"weights cannot be kept in {folder}: {reason}; make room, or choose "
+            "another folder with NAPARI_SAM_WEIGHTS_DIR"
+        ) from error
 
 
 def _is_proved(path: Path, file: WeightFile) -> bool:
@@ -102,22 +122,11 @@ def _is_proved(path: Path, file: WeightFile) -> bool:
 
 
 def _download(file: WeightFile, folder: Path, *, progress: bool) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{file.name}.lock"):
-            # Another process may have downloaded it while this one waited.
-            if not _is_proved(folder / file.name, file):
-                _try_addresses(file, folder, progress=progress)
-    except WeightsError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason = "the disk is full"
-        raise WeightsError(
-            f"cannot write {file.name} to {folder}: {reason}; make room, or choose "
-            "another folder with NAPARI_SAM_WEIGHTS_DIR"
-        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{file.name}.lock"):
+        # Another process may have downloaded it while this one waited.
+        if not _is_proved(folder / file.name, file):
+            _try_addresses(file, folder, progress=progress)
 
 
 def _try_addresses(file: WeightFile, folder: Path, *, progress: bool) -> None:
@@ -136,20 +145,17 @@ def _try_addresses(file: WeightFile, folder: Path, *, progress: bool) -> None:
 
 
 def _retrieve(url: str, file: WeightFile, folder: Path, *, progress: bool) -> None:
-    while True:
-        downloader = _ResumingDownloader(file, folder, progress=progress)
-        try:
-            pooch.retrieve(
-                url, file.checksum, fname=file.name, path=folder, downloader=downloader
-            )
-        except ValueError as error:
-            # How pooch reports a wrong checksum; it has removed the file by now.
-            if not downloader.has_resumed:
-                raise _UnavailableError(
-                    f"the file is not the right one: {error}"
-                ) from error
-        else:
-            return
+    downloader = _ResumingDownloader(file, folder, progress=progress)
+    try:
+        pooch.retrieve(
+            url, file.checksum, fname=file.name, path=folder, downloader=downloader
+        )
+    except ValueError as error:  # how pooch reports a wrong checksum
+        downloader.part.unlink(missing_ok=True)
+        if not downloader.has_resumed:
+            reason = f"the file is not the right one ({error})"
+            raise _UnavailableError(reason) from error
+        _retrieve(url, file, folder, progress=progress)
 
 
 class _ResumingDownloader:
@@ -166,13 +172,15 @@ class _ResumingDownloader:
 
     Attributes
     ----------
+    part : Path
+        What has arrived so far.
     has_resumed : bool
-        Whether part of the file comes from an earlier run.
+        Whether some of the file comes from an earlier run.
     """
 
     def __init__(self, file: WeightFile, folder: Path, *, progress: bool) -> None:
         self._file = file
-        self._part = folder / f"{file.name}.part"
+        self.part = folder / f"{file.name}.part"
         self._progress = progress and sys.stderr is not None
         self.has_resumed = self._offset > 0
 
@@ -180,7 +188,7 @@ class _ResumingDownloader:
         for connection in range(CONNECTIONS):
             time.sleep(connection * WAIT_S)
             if self._transfer(url):
-                self._part.replace(output_file)
+                self.part.replace(output_file)
                 return
         raise _UnavailableError(
             f"the connection broke {CONNECTIONS} times; {self._offset} bytes are kept "
@@ -189,7 +197,7 @@ class _ResumingDownloader:
 
     @property
     def _offset(self) -> int:
-        return self._part.stat().st_size if self._part.exists() else 0
+        return self.part.stat().st_size if self.part.exists() else 0
 
     def _transfer(self, url: str) -> bool:
         """Open one connection; return whether the file is complete after it."""
@@ -209,7 +217,7 @@ class _ResumingDownloader:
         if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             if _total(response) == offset:
                 return True
-            self._part.unlink()
+            self.part.unlink()
             return False
         if not response.ok:
             raise _UnavailableError(f"answers {response.status_code} {response.reason}")
@@ -230,11 +238,11 @@ class _ResumingDownloader:
                 "network, perhaps, or a new version of the file"
             )
         needed = (total or expected or 0) - offset
-        free = shutil.disk_usage(self._part.parent).free
+        free = shutil.disk_usage(self.part.parent).free
         if needed + SPARE_BYTES > free:
             raise WeightsError(
                 f"{self._file.name} needs {needed / 1e6:.0f} MB more but "
-                f"{self._part.parent} has {free / 1e6:.0f} MB free; make room, or "
+                f"{self.part.parent} has {free / 1e6:.0f} MB free; make room, or "
                 "choose another folder with NAPARI_SAM_WEIGHTS_DIR"
             )
 
@@ -250,7 +258,7 @@ class _ResumingDownloader:
             unit_divisor=1024,
             disable=None if self._progress else True,
         )
-        with bar, self._part.open("ab" if offset else "wb") as stream:
+        with bar, self.part.open("ab" if offset else "wb") as stream:
             try:
                 for chunk in response.iter_content(CHUNK_BYTES):
                     stream.write(chunk)

@@ -122,8 +122,10 @@ def recognise(state: Mapping[str, Tensor]) -> SamConfig:
         if f"{_ENCODER}layers.0.blocks.0.conv1.c.weight" in state:
             return _complete(state, _tiny_vit(state), image_size=1024)
         return replace(_same_shapes(state), proposal=_head(state))
-    except (KeyError, IndexError) as error:
+    except KeyError as error:
         raise WeightsError(f"no SAM that we know: {error} is missing") from error
+    except (IndexError, ValueError) as error:
+        raise WeightsError(f"no SAM that we know: a shape is odd ({error})") from error
 
 
 def _tensors(content: Mapping[object, object]) -> State:

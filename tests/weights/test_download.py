@@ -30,10 +30,14 @@ SERVED = "w.pt"
 CONTENT = np.random.default_rng(0).bytes(4 * download.CHUNK_BYTES)
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
+@pytest.fixture(autouse=True)
+def _no_waiting_and_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "WAIT_S", 0.0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
     with faulty_server() as server:
         server.files[SERVED] = CONTENT
         yield server
@@ -192,11 +196,6 @@ def test_no_network(folder: Path) -> None:
         fetch(spec_of("http://127.0.0.1:9/w.pt"), folder=folder)
 
 
-def test_address_that_is_none(folder: Path) -> None:
-    with pytest.raises(WeightsError, match="cannot be reached"):
-        fetch(spec_of("https://weights.invalid/w.pt"), folder=folder)
-
-
 def test_mirrors_are_tried_in_order(server: FaultyServer, folder: Path) -> None:
     urls = [server.url(f, SERVED) for f in ("missing", "wrong", "drop", "plain")]
     fetch(spec_of(*urls), folder=folder)
@@ -233,7 +232,7 @@ def test_full_disk(server: FaultyServer, folder: Path) -> None:
 
 def test_folder_that_is_a_file(server: FaultyServer, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(WeightsError, match=r"cannot write .* NAPARI_SAM_WEIGHTS_DIR"):
+    with pytest.raises(WeightsError, match=r"cannot be kept .* NAPARI_SAM_WEIGHTS_DIR"):
         fetch(spec_of(server.url("ranges", SERVED)), folder=tmp_path / "file" / "sub")
 
 

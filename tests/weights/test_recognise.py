@@ -144,6 +144,13 @@ def test_missing_parameter_is_named() -> None:
         recognise(state)
 
 
+def test_odd_shape_is_refused() -> None:
+    state = state_of(TINY)
+    state["image_encoder.patch_embed.proj.weight"] = torch.zeros(32, 3)
+    with pytest.raises(WeightsError, match="a shape is odd"):
+        recognise(state)
+
+
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {}, torch.zeros(2)])
 def test_content_without_parameters_is_refused(content: object) -> None:
     with pytest.raises(WeightsError, match=r"state dict|no parameters"):

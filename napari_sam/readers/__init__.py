@@ -80,8 +80,8 @@ def open_image(
         Resolution level; 0 is the largest, -1 the smallest.
     axes : str, optional
         One letter of TZCYXS (S: colour samples) for each axis. Default: as the
-        file says; without a word of it, a last axis of 3 or 4 is colour, and one
-        further axis is z.
+        file says; without a word of it, a last axis of 3 or 4 is colour, one
+        further axis is z, and five axes are TZCYX.
     pixel_size_um : float, or sequence of float, optional
         Pixel size of this level in micrometres: one number, or (y, x), or
         (z, y, x). Default: as the file says.
@@ -114,20 +114,22 @@ def open_image(
     'YXS'
     """
     axes = axes.upper() if axes else None
+    changes: dict[str, Any] = {}
     if isinstance(source, ImageSource):
-        opened = source if axes is None else replace(source, axes=axes)
+        opened = source
+        changes["axes"] = axes or source.axes
     elif isinstance(source, str | os.PathLike):
         path = Path(source).expanduser()
         opened = _from_stored(path, _choose(path, image), level, axes)
         if image is not None:
-            opened = replace(opened, name=f"{opened.name} {image}")
+            changes["name"] = f"{opened.name} {image}"
     else:
         opened = _from_array(source, axes)
     if pixel_size_um is not None:
-        opened = _with_pixel_size(opened, pixel_size_um)
+        changes |= _given_size(pixel_size_um)
     if channel_names is not None:
-        opened = replace(opened, channel_names=tuple(channel_names))
-    return opened
+        changes["channel_names"] = tuple(channel_names)
+    return replace(opened, **changes) if changes else opened
 
 
 def list_images(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -253,14 +255,15 @@ def _from_array(array: Any, axes: str | None) -> ImageSource:
     return ImageSource(array, axes=axes)
 
 
-def _with_pixel_size(image: ImageSource, size: float | Sequence[float]) -> ImageSource:
+def _given_size(size: float | Sequence[float]) -> dict[str, Any]:
+    """Bring a pixel size as people give it to the fields of ImageSource."""
     sizes = (size, size) if isinstance(size, int | float) else tuple(size)
     if len(sizes) not in (2, 3):
         raise InputError(
             f"pixel_size_um={size}; give one number, or (y, x), or (z, y, x)"
         )
-    z_step_um = sizes[0] if len(sizes) == 3 else image.z_step_um
-    return replace(image, pixel_size_um=(sizes[-2], sizes[-1]), z_step_um=z_step_um)
+    z_step_um = {"z_step_um": sizes[0]} if len(sizes) == 3 else {}
+    return {"pixel_size_um": (sizes[-2], sizes[-1])} | z_step_um
 
 
 def _npy_image(path: Path) -> Stored:

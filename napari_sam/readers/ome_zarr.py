@@ -103,7 +103,9 @@ def _multiscale(path: Path, group: zarr.Group) -> Stored:
     attributes = _ome(group)
     image = attributes["multiscales"][0]
     levels = [_array_at(group, dataset["path"]) for dataset in image["datasets"]]
-    axes = [a if isinstance(a, dict) else {"name": a} for a in image.get("axes", ())]
+    # 0.1 and 0.2 name no axes, they have all five in this order; 0.3 names them only
+    named = image.get("axes", "tczyx")
+    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in named]
     letters = _letters([axis["name"] for axis in axes])
     steps = [_steps_um(axes, image, dataset) for dataset in image["datasets"]]
     sizes = [(step.get("Y"), step.get("X")) for step in steps]

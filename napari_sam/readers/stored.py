@@ -7,6 +7,7 @@ to overrides by the user, is then written once, in `napari_sam.readers`.
 from __future__ import annotations
 
 import math
+import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,15 @@ from napari_sam.errors import FormatError, InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
-BROKEN = (EOFError, LookupError, OSError, RuntimeError, ValueError, zlib.error)
+BROKEN = (
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 """What libraries raise at a damaged file; TypeError stays, it would be our fault."""
 
 _PREFIXES = {

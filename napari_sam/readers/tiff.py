@@ -57,10 +57,7 @@ def tiff_images(path: Path) -> Images:
         weakref.finalize(tif, tif.filehandle.close)
         series = tif.series
     except BROKEN as error:
-        raise FormatError(
-            f"{path} begins like a TIFF but cannot be read as one ({error}); the file "
-            "is damaged, get a fresh copy"
-        ) from error
+        raise _damaged(path, error) from error
     if not series:
         raise FormatError(f"{path} is a TIFF without images; get a fresh copy")
     n_images = 1 if series[0].kind in _MAIN_IMAGE_FIRST else len(series)
@@ -69,8 +66,13 @@ def tiff_images(path: Path) -> Images:
 
 def _stored(path: Path, tif: tifffile.TiffFile, index: int) -> Stored:
     series = tif.series[index]
-    for level in series.levels:
-        _check(path, level)
+    try:
+        for level in series.levels:
+            _check(path, level)
+    except FormatError:
+        raise
+    except BROKEN as error:
+        raise _damaged(path, error) from error
     shapes = tuple(tuple(level.shape) for level in series.levels)
     size_um, z_step_um, channel_names = _scale(tif, index)
 
@@ -117,6 +119,13 @@ def _check(path: Path, series: tifffile.TiffPageSeries) -> None:
             f"{path} is compressed with {getattr(codec, 'name', codec)}, which needs "
             "the package imagecodecs; type: pip install imagecodecs"
         ) from error
+
+
+def _damaged(path: Path, error: Exception) -> FormatError:
+    return FormatError(
+        f"{path} begins like a TIFF but cannot be read as one ({error}); the file is "
+        "damaged, get a fresh copy"
+    )
 
 
 def _scale(

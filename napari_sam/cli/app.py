@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         warnings.showwarning = _show_warning
         try:
             app(arguments)
-        except NapariSamError as error:
+        except (NapariSamError, OSError) as error:
             typer.echo(f"napari-sam: {error}", err=True)
             sys.exit(2 if isinstance(error, _INPUT_ERRORS) else 1)
 

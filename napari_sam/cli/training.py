@@ -71,8 +71,8 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="Folder with images/ and labels/.")],
     model: o.Model = None,
     split: Annotated[
-        str | None, typer.Option(help="Split of the folder's index; all without it.")
-    ] = None,
+        str, typer.Option(help="Split of the folder's index; '' for all.")
+    ] = "val",
     dataset: Annotated[
         list[str] | None, typer.Option(help="Only this dataset of the index.")
     ] = None,
@@ -101,7 +101,7 @@ def evaluate(
     config = EvaluateConfig(
         data=data,
         weights=model,
-        split=split,
+        split=split or None,
         datasets=tuple(dataset or ()),
         max_images=max_images,
         max_objects=max_objects,

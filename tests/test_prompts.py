@@ -8,7 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_sam.errors import FormatError, InputError, NapariSamWarning
+from napari_sam.errors import (
+    FileError,
+    FormatError,
+    InputError,
+    MissingFileError,
+    NapariSamWarning,
+)
 from napari_sam.prompts import (
     Prompts,
     alike,
@@ -356,3 +362,11 @@ class TestTable:
     def test_masks_are_not_written_silently(self, tmp_path):
         with pytest.warns(NapariSamWarning, match="mask prompt of object 1"):
             write_prompts([Prompts([[1, 2]], mask=np.ones((4, 4)))], tmp_path / "t.csv")
+
+    def test_files_that_cannot_be_opened(self, tmp_path):
+        with pytest.raises(MissingFileError, match=r"no such file.*gone\.csv"):
+            read_prompts(tmp_path / "gone.csv")
+        with pytest.raises(FileError, match="cannot read"):
+            read_prompts(tmp_path)
+        with pytest.raises(FileError, match="cannot write"):
+            write_prompts([], tmp_path / "no folder" / "table.csv")

@@ -7,7 +7,13 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from napari_sam.errors import FormatError, InputError, NapariSamWarning
+from napari_sam.errors import (
+    FileError,
+    FormatError,
+    InputError,
+    MissingFileError,
+    NapariSamWarning,
+)
 from napari_sam.prompts.prompt import Prompts
 
 if TYPE_CHECKING:
@@ -105,15 +111,14 @@ def read_prompts(path: Path) -> list[Prompts]:
 
     Raises
     ------
+    MissingFileError
+        If there is no such file.
+    FileError
+        If the file cannot be read.
     FormatError
         If a column is missing or a line cannot be understood; names the line.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            text = file.read()
-        except UnicodeDecodeError as error:
-            raise FormatError(f"{path} is no text: {error}; save it as CSV") from error
-    lines = text.splitlines()
+    lines = _text(path).splitlines()
     header = lines[0] if lines else ""
     delimiter = max(",;\t", key=header.count)
     names = [name.strip().lower() for name in header.split(delimiter)]
@@ -146,28 +151,36 @@ def write_prompts(prompts: Iterable[Prompts], path: Path) -> None:
     path : Path
         CSV file; replaced if it exists.
 
+    Raises
+    ------
+    FileError
+        If the file cannot be written.
+
     Warns
     -----
     NapariSamWarning
         If there are masks, which a table cannot hold.
     """
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for place, each in enumerate(prompts, start=1):
-            number = each.object_id or place
-            if each.mask is not None:
-                warnings.warn(
-                    f"the mask prompt of object {number} is not written to {path}",
-                    NapariSamWarning,
-                    stacklevel=2,
-                )
-            for (y, x), sign in zip(
-                each.points.tolist(), each.positive.tolist(), strict=True
-            ):
-                writer.writerow([number, "point", y, x, int(sign), "", "", "", ""])
-            for box in each.boxes.tolist():
-                writer.writerow([number, "box", "", "", "", *box])
+    rows: list[list[object]] = [list(COLUMNS)]
+    for place, each in enumerate(prompts, start=1):
+        number = each.object_id or place
+        if each.mask is not None:
+            warnings.warn(
+                f"the mask prompt of object {number} is not written to {path}",
+                NapariSamWarning,
+                stacklevel=2,
+            )
+        signs = each.positive.astype(int).tolist()
+        for (y, x), sign in zip(each.points.tolist(), signs, strict=True):
+            rows.append([number, "point", y, x, sign, "", "", "", ""])
+        rows.extend([number, "box", "", "", "", *box] for box in each.boxes.tolist())
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+    except OSError as error:
+        raise FileError(
+            error.errno, f"cannot write, {error.strerror}", str(path)
+        ) from error
 
 
 class _Row(NamedTuple):
@@ -203,6 +216,21 @@ class _Row(NamedTuple):
             Prompts(boxes=numbers)  # raises if the box is empty
             return cls(int(number), (), True, tuple(numbers))
         return cls(int(number), tuple(numbers), _SIGNS[sign], ())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise MissingFileError(
+            error.errno, "no such file; check its name and folder", str(path)
+        ) from error
+    except OSError as error:
+        raise FileError(
+            error.errno, f"cannot read, {error.strerror}", str(path)
+        ) from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is no text: {error}; save it as CSV") from error
 
 
 def _from_rows(object_id: int, rows: Sequence[_Row]) -> Prompts:

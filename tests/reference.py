@@ -11,7 +11,7 @@ import sys
 from functools import cache, partial
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,12 +104,26 @@ def load(name: str) -> ModuleType:
 class AbsentModule(ModuleType):
     """Part of torchvision: any class can be imported from it, none does anything."""
 
-    __path__: ClassVar[list[str]] = []
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []  # a package, so that its parts can be imported
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
             raise AttributeError(name)
         return type(name, (), {})
+
+
+class InterpolationMode(enum.Enum):
+    """The names that timm tabulates while it is imported."""
+
+    NEAREST = "nearest"
+    NEAREST_EXACT = "nearest-exact"
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+    BOX = "box"
+    HAMMING = "hamming"
+    LANCZOS = "lanczos"
 
 
 def _install_stub() -> None:
@@ -119,8 +133,7 @@ def _install_stub() -> None:
         if parent:
             setattr(sys.modules[parent], child, module)
     functional: Any = sys.modules["torchvision.transforms.functional"]
-    modes = "NEAREST NEAREST_EXACT BILINEAR BICUBIC BOX HAMMING LANCZOS"
-    functional.InterpolationMode = enum.Enum("InterpolationMode", modes)
+    functional.InterpolationMode = InterpolationMode
     functional.to_pil_image = _to_pil_image
     functional.resize = _resize
     boxes: Any = sys.modules["torchvision.ops.boxes"]

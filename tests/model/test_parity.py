@@ -21,8 +21,10 @@ from tests.reference import load, randomise, reference_sam, relative_error
 ENCODER_TOLERANCE = 1e-5  # relative, float32
 MASK_TOLERANCE = 1e-4  # of the largest logit; absolute for the predicted IoU
 
-# Published decoder and frame; an encoder of one windowed block keeps it fast.
+# Published decoder and frame; an encoder of one windowed block keeps it fast. Prompts
+# are compared in a quarter of the frame, whole images in all of it.
 SHALLOW = SamConfig("shallow", ViTConfig(32, 1, 2, ()))
+QUARTER = replace(SHALLOW, image_size=512)
 
 # Side of the frame, window, global blocks: windows that fit, that need padding, and
 # that are larger than the grid.
@@ -46,8 +48,13 @@ def shallow() -> tuple[Sam, Any]:
 
 
 @pytest.fixture(scope="module")
-def embedding(shallow: tuple[Sam, Any]) -> Tensor:
-    ours, _ = shallow
+def quarter() -> tuple[Sam, Any]:
+    return pair(QUARTER)
+
+
+@pytest.fixture(scope="module")
+def embedding(quarter: tuple[Sam, Any]) -> Tensor:
+    ours, _ = quarter
     image = torch.from_numpy(data.immunohistochemistry()).permute(2, 0, 1)[None]
     with torch.no_grad():
         return ours.encode(ours.preprocess(image))
@@ -120,14 +127,14 @@ def test_preprocessing(shallow: tuple[Sam, Any], shape: tuple[int, int]) -> None
 
 # --- prompts, in the input frame
 
-POINTS = [[[500.0, 375.0]], [[12.5, 1010.0]], [[0.0, 0.0]]]
+POINTS = [[[250.0, 187.0]], [[6.5, 505.0]], [[0.0, 0.0]]]
 CLICKS = [
-    [[500.0, 375.0], [30.0, 40.0], [1000.0, 1000.0]],
-    [[12.5, 1010.0], [600.0, 2.0], [601.0, 3.5]],
-    [[0.0, 0.0], [1023.0, 1023.0], [511.5, 511.5]],
+    [[250.0, 187.0], [15.0, 20.0], [500.0, 500.0]],
+    [[6.5, 505.0], [300.0, 2.0], [301.0, 3.5]],
+    [[0.0, 0.0], [511.0, 511.0], [255.5, 255.5]],
 ]
 LABELS = [[1, 0, 1], [1, 1, 0], [0, 0, 1]]
-BOXES = [[100.0, 200.0, 400.0, 900.0], [0.0, 0.0, 1023.0, 1023.0], [7.5, 8, 9, 30]]
+BOXES = [[50.0, 100.0, 200.0, 450.0], [0.0, 0.0, 511.0, 511.0], [7.5, 8.0, 9.0, 30.0]]
 
 PROMPTS = {
     "one point": {"points": POINTS, "labels": [[1], [1], [1]]},
@@ -143,7 +150,7 @@ PROMPTS = {
 @pytest.mark.parametrize("with_mask", [False, True])
 @pytest.mark.parametrize("kind", list(PROMPTS))
 def test_prompts(
-    shallow: tuple[Sam, Any],
+    quarter: tuple[Sam, Any],
     embedding: Tensor,
     kind: str,
     with_mask: bool,
@@ -152,18 +159,18 @@ def test_prompts(
     prompts = {name: torch.tensor(value) for name, value in PROMPTS[kind].items()}
     if with_mask:
         torch.manual_seed(1)
-        prompts["masks"] = torch.randn(3, 1, 256, 256) * 5
-    assert_same_answer(shallow, embedding, prompts, multimask=multimask)
+        prompts["masks"] = torch.randn(3, 1, 128, 128) * 5
+    assert_same_answer(quarter, embedding, prompts, multimask=multimask)
 
 
-def test_many_prompts_in_one_batch(shallow: tuple[Sam, Any], embedding: Tensor) -> None:
+def test_many_prompts_in_one_batch(quarter: tuple[Sam, Any], embedding: Tensor) -> None:
     torch.manual_seed(2)
     prompts = {
-        "points": torch.rand(12, 2, 2) * 1024,
+        "points": torch.rand(12, 2, 2) * 512,
         "labels": torch.randint(-1, 2, (12, 2)),
     }
-    logits = assert_same_answer(shallow, embedding, prompts, multimask=True)
-    ours, _ = shallow
+    logits = assert_same_answer(quarter, embedding, prompts, multimask=True)
+    ours, _ = quarter
     with torch.no_grad():
         alone = ours.decode(
             embedding, **{name: value[7:8] for name, value in prompts.items()}
@@ -172,16 +179,27 @@ def test_many_prompts_in_one_batch(shallow: tuple[Sam, Any], embedding: Tensor) 
     assert (alone - logits[7:8]).abs().max() <= MASK_TOLERANCE * logits.abs().max()
 
 
+def test_all_four_masks_at_once(quarter: tuple[Sam, Any], embedding: Tensor) -> None:
+    ours, _ = quarter
+    prompts = {"points": torch.tensor(POINTS), "labels": torch.ones(3, 1)}
+    with torch.no_grad():
+        found = ours.decode(embedding, **prompts, multimask=None)
+        single = ours.decode(embedding, **prompts, multimask=False)
+        three = ours.decode(embedding, **prompts, multimask=True)
+    for four, first, others in zip(found, single, three, strict=True):
+        torch.testing.assert_close(four, torch.cat([first, others], dim=1))
+
+
 def test_answers_fed_back_as_mask_prompt(
-    shallow: tuple[Sam, Any], embedding: Tensor
+    quarter: tuple[Sam, Any], embedding: Tensor
 ) -> None:
-    ours, _ = shallow
+    ours, _ = quarter
     prompts = {"points": torch.tensor(POINTS), "labels": torch.ones(3, 1)}
     for _ in range(3):
         with torch.no_grad():
             logits, _ = ours.decode(embedding, **prompts, multimask=False)
         prompts["masks"] = logits
-    assert_same_answer(shallow, embedding, prompts, multimask=False)
+    assert_same_answer(quarter, embedding, prompts, multimask=False)
 
 
 def test_decoder_in_a_small_frame() -> None:

@@ -79,6 +79,10 @@ class TestBox:
             int(rows[0]), int(cols[0]), int(rows[-1]) + 1, int(cols[-1]) + 1
         )
 
+    def test_union_with_an_empty_box_is_the_other(self):
+        box, empty = Box(2, 3, 4, 5), Box(9, 9, 9, 20)
+        assert box.union(empty) == empty.union(box) == box
+
     @given(boxes(), boxes())
     def test_contains_equals_painting(self, a, b):
         assume(b.area)

@@ -209,7 +209,7 @@ def _add_click(
         positive=[*prompts.positive.tolist(), is_positive],
     )
     # logits speak of the crop they come from; a click may move on to another one
-    if predictor.embedding.grid.crop_at(*more.centre).index != answer.crop.index:
+    if predictor.crop_for(more) != answer.crop:
         return more
     return Prompts(more.points, more.positive, mask=answer.logits[answer.best])
 

@@ -89,7 +89,7 @@ class Evaluation:
         -------
         list of dict
             One for each group, in alphabetical order: ``group``, ``images``,
-            ``objects`` (prompted), a mean for each score, NaN where there is none.
+            ``objects`` (prompted), a mean for each score, None where there is none.
         """
         if by not in GROUPS:
             raise InputError(f"group by {by!r}; use one of {', '.join(GROUPS)}")
@@ -128,7 +128,7 @@ class Evaluation:
             "model": self.model_name,
             "weights_sha256": self.weights_sha256,
             "seconds": sum(scores.seconds for scores in self.images),
-            **{f"by {by}": _without_nan(self.summary(by)) for by in GROUPS},
+            **{f"by {by}": self.summary(by) for by in GROUPS},
         }
         text = json.dumps(summary, indent=1, default=str)
         (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
@@ -169,19 +169,14 @@ def _average(
     for name in names:
         parts = [s.prompted[name] for s in images if name in s.prompted]
         parts += [np.array([s.automatic[name]]) for s in images if name in s.automatic]
-        row[name] = float(np.concatenate(parts).mean()) if parts else float("nan")
+        row[name] = float(np.concatenate(parts).mean()) if parts else None
     return row
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "-" if np.isnan(value) else f"{value:.3f}"
-    return str(value)
-
-
-def _without_nan(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """JSON has no NaN."""
-    return [{k: None if v != v else v for k, v in row.items()} for row in rows]
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _object_rows(images: list[ImageScores]) -> list[dict[str, Any]]:

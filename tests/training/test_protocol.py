@@ -89,18 +89,17 @@ class Painter:
     shape: tuple[int, int]
     radius: float
     n_masks: int = 1
-    embedding: SimpleNamespace = field(init=False)
     asked: list = field(default_factory=list)
 
-    def __post_init__(self):
-        self.embedding = SimpleNamespace(grid=CropGrid(self.shape, 64, 8, 1.0))
+    def crop_for(self, prompts):
+        return CropGrid(self.shape, 64, 8, 1.0).crop_at(*prompts.centre)
 
     def predict_many(self, prompts):
         self.asked.append(prompts)
         return [self._answer(p) for p in prompts]
 
     def _answer(self, prompts):
-        crop = self.embedding.grid.crop_at(*prompts.centre)
+        crop = self.crop_for(prompts)
         y, x = np.mgrid[crop.box.slices]
         mask = np.zeros(crop.box.shape, bool)
         if prompts.has_box:
@@ -162,8 +161,7 @@ def test_logits_of_another_crop_are_not_used():
     plane[10:25, 5:195] = 1  # reaches over several crops of 64 px
     painter = Painter(plane.shape, radius=5)
     score_clicks(painter, find_targets(plane), 14)
-    grid = painter.embedding.grid
-    crops = [grid.crop_at(*p[0].centre).index for p in painter.asked]
+    crops = [painter.crop_for(p[0]).index for p in painter.asked]
     assert len(set(crops)) > 1
     for before, after, prompts in zip(
         crops, crops[1:], painter.asked[1:], strict=False

@@ -47,7 +47,7 @@ def test_objects_weigh_alike_when_prompted_and_images_when_not(evaluation):
     assert red["click_1"] == pytest.approx((0.2 + 0.4 + 0.6 + 1.0) / 4)
     assert red["mSA"] == pytest.approx((0.5 + 0.1 + 0.3) / 3)
     assert blue["click_1"] == pytest.approx(0.7)
-    assert np.isnan(blue["mSA"])
+    assert blue["mSA"] is None
 
 
 def test_groups_can_be_datasets_or_both(evaluation):

@@ -129,6 +129,9 @@ class SamConfig:
         Two-way transformer of the mask decoder.
     mask_in_chans : int, default 16
         Hidden channels of the mask prompt's convolutions.
+    finest_position : float, default 1.0
+        Largest standard deviation of the random position encoding; it only matters
+        where a training begins, for the numbers are part of the weights.
     proposal : ProposalConfig, UnetrConfig or None, default None
         The proposal head; None for weights without one.
     pixel_mean, pixel_std : tuple of float
@@ -144,6 +147,7 @@ class SamConfig:
     decoder_heads: int = 8
     decoder_mlp_dim: int = 2048
     mask_in_chans: int = 16
+    finest_position: float = 1.0
     proposal: HeadConfig | None = None
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -216,7 +220,13 @@ VARIANTS: dict[str, SamConfig] = {
         SamConfig("vit_l", ViTConfig(1024, 24, 16, (5, 11, 17, 23))),
         SamConfig("vit_h", ViTConfig(1280, 32, 16, (7, 15, 23, 31))),
         SamConfig("vit_t", TinyViTConfig()),
-        SamConfig("default", ConvConfig(), proposal=ProposalConfig()),
+        SamConfig(
+            "default",
+            ConvConfig(),
+            # Objects of 12 px in a frame of 1024 px (ours).
+            finest_position=12.0,
+            proposal=ProposalConfig(),
+        ),
         # Milliseconds on a CPU; for tests only.
         SamConfig(
             "tiny",

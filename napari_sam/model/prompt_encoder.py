@@ -15,19 +15,34 @@ from napari_sam.model.layers import LayerNorm2d
 
 
 class PositionEmbeddingRandom(nn.Module):
-    """Sines and cosines of random projections of a position."""
+    """Sines and cosines of random projections of a position.
+
+    Parameters
+    ----------
+    num_pos_feats : int
+        Number of projections; half of the channels.
+    finest : float, default 1.0
+        Standard deviations of the projections, which begin at the 1 of the published
+        weights, end here, in equal ratios. Two positions look alike up to about a
+        ninth of the frame over the standard deviation, so with 1 alone a small
+        object and its neighbour are hard to tell apart.
+    """
 
     positional_encoding_gaussian_matrix: Tensor
 
-    def __init__(self, num_pos_feats: int) -> None:
+    def __init__(self, num_pos_feats: int, finest: float = 1.0) -> None:
         super().__init__()
+        deviations = torch.logspace(0, math.log10(finest), num_pos_feats)
         self.register_buffer(
-            "positional_encoding_gaussian_matrix", torch.randn(2, num_pos_feats)
+            "positional_encoding_gaussian_matrix",
+            torch.randn(2, num_pos_feats) * deviations,
         )
 
     def forward(self, unit: Tensor) -> Tensor:
         """Encode (..., 2) positions (x, y), 0 to 1 over the frame, to (..., 2 * F)."""
-        angles = (2 * unit - 1) @ self.positional_encoding_gaussian_matrix
+        # A product in bfloat16 would lose the fraction of a turn.
+        with torch.autocast(unit.device.type, enabled=False):
+            angles = (2 * unit - 1) @ self.positional_encoding_gaussian_matrix
         angles = 2 * math.pi * angles
         return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
 
@@ -51,13 +66,21 @@ class PromptEncoder(nn.Module):
         Side of the input frame, in pixels.
     mask_in_chans : int
         Hidden channels of the convolutions on a mask.
+    finest_position : float, default 1.0
+        See `PositionEmbeddingRandom`.
     """
 
-    def __init__(self, embed_dim: int, image_size: int, mask_in_chans: int) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        image_size: int,
+        mask_in_chans: int,
+        finest_position: float = 1.0,
+    ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         self.image_size = image_size
-        self.pe_layer = PositionEmbeddingRandom(embed_dim // 2)
+        self.pe_layer = PositionEmbeddingRandom(embed_dim // 2, finest_position)
         # In this order: negative point, positive point, first corner, second corner.
         self.point_embeddings = nn.ModuleList(
             nn.Embedding(1, embed_dim) for _ in range(4)

@@ -60,7 +60,10 @@ class Sam(nn.Module):
         self.precision = "float32"
         self.image_encoder = _build_encoder(config.encoder, config)
         self.prompt_encoder = PromptEncoder(
-            config.embed_dim, config.image_size, config.mask_in_chans
+            config.embed_dim,
+            config.image_size,
+            config.mask_in_chans,
+            config.finest_position,
         )
         self.mask_decoder = MaskDecoder(
             config.embed_dim,

@@ -1,0 +1,186 @@
+"""The joined network: its frame, its parts of a frame, its refusals, its config."""
+
+import math
+
+import pytest
+import torch
+
+from napari_sam.errors import InputError
+from napari_sam.model import VARIANTS, Sam, SamConfig
+from napari_sam.model.config import ConvConfig, ProposalConfig, UnetrConfig
+from napari_sam.model.prompt_encoder import PositionEmbeddingRandom
+
+SMALL = SamConfig(
+    "small",
+    ConvConfig((8, 8, 16, 16), (1, 1, 1, 1)),
+    image_size=256,
+    embed_dim=32,
+    decoder_heads=4,
+    decoder_mlp_dim=64,
+    proposal=ProposalConfig((8, 8, 8)),
+)
+
+
+@pytest.fixture(scope="module")
+def small() -> Sam:
+    torch.manual_seed(1)
+    model = Sam(SMALL).eval()
+    for module in model.modules():
+        # Blocks begin as the identity; make them do something.
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    return model
+
+
+@pytest.mark.parametrize("config", [*VARIANTS.values(), SMALL], ids=lambda c: c.name)
+def test_a_config_survives_the_way_through_plain_values(config):
+    assert SamConfig.from_dict(config.to_dict()) == config
+
+
+def test_an_unknown_name_in_a_config_is_refused():
+    values = VARIANTS["tiny"].to_dict()
+    with pytest.raises(InputError, match="wings"):
+        SamConfig.from_dict(values | {"wings": 2})
+    values["encoder"]["kind"] = "Bird"
+    with pytest.raises(InputError, match="Bird"):
+        SamConfig.from_dict(values)
+
+
+def test_preprocess_normalises_and_pads_right_and_below(small):
+    image = torch.full((1, 3, 100, 60), 200, dtype=torch.uint8)
+    x = small.preprocess(image)
+    assert x.shape == (1, 3, 256, 256)
+    expected = [
+        (200 - 123.675) / 58.395,
+        (200 - 116.28) / 57.12,
+        (200 - 103.53) / 57.375,
+    ]
+    torch.testing.assert_close(x[0, :, 99, 59], torch.tensor(expected))
+    assert (x[..., 100:, :] == 0).all()
+    assert (x[..., 60:] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 257, 10), (1, 1, 64, 64), (3, 64, 64)])
+def test_preprocess_refuses_what_the_frame_cannot_hold(small, shape):
+    with pytest.raises(InputError, match="256 px"):
+        small.preprocess(torch.zeros(shape, dtype=torch.uint8))
+
+
+@torch.inference_mode()
+def test_the_convolutional_encoder_moves_with_the_image(small):
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randn(1, 3, 576, 704, generator=generator)
+    left = small.image_encoder(wide[..., :640])
+    right = small.image_encoder(wide[..., 64:])
+    # 64 px are 4 cells; cells nearer than 200 px to a border see it.
+    torch.testing.assert_close(
+        left[..., 14:22, 18:26], right[..., 14:22, 14:22], rtol=1e-4, atol=1e-4
+    )
+
+
+@torch.inference_mode()
+def test_maps_of_the_proposal_head_are_shares_at_a_quarter_of_the_frame(small):
+    maps = small.propose(torch.randn(2, 32, 16, 16))
+    assert maps.shape == (2, 3, 64, 64)
+    assert maps.min() >= 0
+    assert maps.max() <= 1
+
+
+@torch.inference_mode()
+def test_the_decoder_of_micro_sam_is_brought_to_the_same_resolution():
+    config = SamConfig(
+        "unetr",
+        SMALL.encoder,
+        image_size=64,
+        embed_dim=32,
+        decoder_heads=4,
+        decoder_mlp_dim=64,
+        proposal=UnetrConfig((64, 32, 16, 8)),
+    )
+    assert Sam(config).eval().propose(torch.randn(1, 32, 4, 4)).shape == (1, 3, 16, 16)
+
+
+def test_propose_without_a_head_says_what_to_use():
+    model = Sam(SamConfig("headless", SMALL.encoder, image_size=64, embed_dim=32))
+    with pytest.raises(InputError, match="'grid'"):
+        model.propose(torch.zeros(1, 32, 4, 4))
+
+
+def test_decode_needs_a_point_or_a_box(small):
+    with pytest.raises(InputError, match="no prompt"):
+        small.decode(torch.zeros(1, 32, 16, 16))
+
+
+@torch.inference_mode()
+def test_all_four_masks_are_the_single_one_and_the_three(small):
+    embedding = torch.randn(1, 32, 16, 16)
+    prompts = {
+        "points": torch.tensor([[[40.0, 50.0]], [[90.0, 9.0]]]),
+        "labels": torch.ones(2, 1),
+    }
+    every, iou = small.decode(embedding, **prompts, multimask=None)
+    single, single_iou = small.decode(embedding, **prompts, multimask=False)
+    three, three_iou = small.decode(embedding, **prompts, multimask=True)
+    torch.testing.assert_close(every, torch.cat([single, three], dim=1))
+    torch.testing.assert_close(iou, torch.cat([single_iou, three_iou], dim=1))
+
+
+@torch.inference_mode()
+def test_an_embedding_for_each_prompt_answers_like_one_after_the_other(small):
+    embeddings = torch.randn(3, 32, 16, 16)
+    points, labels = torch.rand(3, 2, 2) * 256, torch.tensor([[1, 0]] * 3)
+    together, _ = small.decode(embeddings, points=points, labels=labels)
+    for i in range(3):
+        alone, _ = small.decode(
+            embeddings[i : i + 1], points=points[i : i + 1], labels=labels[i : i + 1]
+        )
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_part_of_a_frame_is_placed_by_its_origin(small):
+    position = small.prompt_encoder.dense_pe()
+    seen = []
+    hook = small.mask_decoder.register_forward_pre_hook(
+        lambda _, arguments: seen.append(arguments[1])
+    )
+    small.decode(
+        torch.randn(1, 32, 4, 6),
+        boxes=torch.tensor([[80.0, 70.0, 120.0, 110.0]]),
+        origin=(3, 5),
+    )
+    hook.remove()
+    torch.testing.assert_close(seen[0], position[..., 3:7, 5:11])
+
+
+def test_positions_are_encoded_as_in_tancik_et_al_2020():
+    layer = PositionEmbeddingRandom(5)
+    matrix = layer.positional_encoding_gaussian_matrix
+    encoded = layer(torch.tensor([0.25, 0.9]))
+    for f in range(5):
+        angle = 2 * math.pi * (-0.5 * matrix[0, f].item() + 0.8 * matrix[1, f].item())
+        assert encoded[f].item() == pytest.approx(math.sin(angle), abs=1e-5)
+        assert encoded[5 + f].item() == pytest.approx(math.cos(angle), abs=1e-5)
+
+
+def test_finer_positions_part_points_that_the_published_ones_confuse():
+    torch.manual_seed(0)
+    points = torch.tensor([[0.5, 0.5], [0.52, 0.5]])  # 20 px of 1024 apart
+
+    def likeness(finest: float) -> float:
+        first, second = PositionEmbeddingRandom(256, finest)(points)
+        return torch.cosine_similarity(first, second, dim=0).item()
+
+    assert likeness(1.0) > 0.97
+    assert likeness(12.0) < 0.85
+
+
+def test_bfloat16_changes_the_embedding_by_less_than_two_percent(small):
+    x = torch.randn(1, 3, 256, 256)
+    with torch.inference_mode():
+        exact = small.encode(x)
+        small.precision = "bfloat16"
+        rounded = small.encode(x)
+        small.precision = "float32"
+    assert rounded.dtype == torch.float32
+    assert 0 < ((rounded - exact).norm() / exact.norm()).item() < 0.02

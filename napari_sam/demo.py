@@ -139,21 +139,26 @@ def segment_into(
     cache = EmbeddingCache()
     embedding = run(embed(image, model, cache=cache))
     encoded = time.perf_counter()
-    labels = run(segment(image, model, cache=cache))
+    objects = run(segment(image, model, cache=cache))
     found = time.perf_counter()
     centre = [image.shape[0] // 2, image.shape[1] // 2]
     Predictor(model, embedding).predict(Prompts(points=[centre]))
     clicked = time.perf_counter()
 
     Image.fromarray(image).save(folder / f"{name}.png")
-    save_labels(labels, folder / f"{name}.labels.tif", overwrite=True)
-    save_overlay(image, labels, folder / f"{name}.overlay.png", overwrite=True)
-    table = measure(labels, image, channel_names=("red", "green", "blue"))
+    save_labels(objects.labels, folder / f"{name}.labels.tif", overwrite=True)
+    save_overlay(image, objects.labels, folder / f"{name}.overlay.png", overwrite=True)
+    table = measure(
+        objects.labels,
+        image,
+        channel_names=("red", "green", "blue"),
+        extra=objects.scores(),
+    )
     save_measurements(table, folder / f"{name}.csv", overwrite=True)
     return Timing(
         n_crops=len(embedding.grid),
         encoder_s=encoded - started,
         objects_s=found - encoded,
         click_s=clicked - found,
-        n_objects=len(table["object"]),
+        n_objects=objects.n_objects,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,8 @@ from napari_sam.cli.records import work_through
 
 if TYPE_CHECKING:
     from napari_sam.prompts import Prompts
+
+Mode = Literal["proposals", "grid"]
 
 
 def segment(
@@ -32,9 +34,19 @@ def segment(
     plane: o.Plane = None,
     pixel_size: o.PixelSize = None,
     diameter: o.Diameter = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="Where candidates come from. Default: proposals, if the model has "
+            "a head for them.",
+            rich_help_panel="Model",
+        ),
+    ] = None,
 ) -> None:
-    """Find all objects of each image, without prompts."""
-    from napari_sam.engine.batch import ImageOptions, plan_outputs, segment_file
+    """Find all objects of each image, without prompts; stacks plane by plane."""
+    from napari_sam.engine.automatic import AutomaticConfig
+    from napari_sam.engine.batch import segment_file
+    from napari_sam.engine.files import ImageOptions, plan_outputs
     from napari_sam.weights import load_model
 
     opening = ImageOptions(
@@ -50,7 +62,8 @@ def segment(
     plan = plan_outputs(images, output, overlay, measurements, overwrite)
     sam = load_model(model, device=device, precision=precision)
     pairs = zip(images, plan, strict=True)
-    jobs = [(path, segment_file(path, to, sam, opening)) for path, to in pairs]
+    config = AutomaticConfig(mode=mode)
+    jobs = [(path, segment_file(path, to, sam, opening, config)) for path, to in pairs]
     work_through(jobs, as_json=as_json)
 
 
@@ -98,7 +111,8 @@ def predict(
     diameter: o.Diameter = None,
 ) -> None:
     """Find the objects of an image that points and boxes show."""
-    from napari_sam.engine.batch import ImageOptions, plan_outputs, predict_file
+    from napari_sam.engine.batch import predict_file
+    from napari_sam.engine.files import ImageOptions, plan_outputs
     from napari_sam.weights import load_model
 
     objects = _objects(points or [], boxes or [], prompts)

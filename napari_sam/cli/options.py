@@ -92,7 +92,7 @@ Plane = Annotated[
     str | None,
     typer.Option(
         metavar="T,Z",
-        help="Frame and slice, from 0; or the slice alone.",
+        help="Only this frame and slice, from 0; or the slice alone.",
         rich_help_panel=_IMAGE,
     ),
 ]

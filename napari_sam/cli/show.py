@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from napari_sam.cli import options as o
+from napari_sam.errors import InputError
 
 
 def demo(
@@ -22,15 +23,14 @@ def demo(
     precision: o.Precision = "auto",
 ) -> None:
     """Segment a real image, and a larger mosaic made from it."""
-    from napari_sam.demo import run_demo
-    from napari_sam.errors import InputError
-    from napari_sam.weights import load_model
-
     if gui:
         raise InputError(
             "the napari plugin is not there yet; run the demo without --gui and drop "
             "the image and its labels onto napari"
         )
+    from napari_sam.demo import run_demo
+    from napari_sam.weights import load_model
+
     sam = load_model(model, device=device, precision=precision)
     for line in run_demo(sam, output):
         typer.echo(line)

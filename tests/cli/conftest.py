@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import tifffile
+import torch
 
 from napari_sam.cli import main
 from napari_sam.weights import save_weights
@@ -56,9 +58,26 @@ def cli(
 
 @pytest.fixture(scope="session")
 def weights(tiny_sam: Sam, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of the tiny network, as a file."""
+    """Random weights of the tiny network that trusts its masks, as a file.
+
+    As they are, random weights find nothing: all masks are uncertain, and the maps of
+    the proposal head nearly flat.
+    """
+    model = copy.deepcopy(tiny_sam)
+    decoder, maps = model.mask_decoder, model.proposal_head.maps
+    noise = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        decoder.iou_prediction_head.layers[-1].weight.mul_(0.1)
+        decoder.iou_prediction_head.layers[-1].bias.fill_(0.9)
+        for mlp in decoder.output_hypernetworks_mlps:
+            mlp.layers[-1].weight.mul_(1000)
+            mlp.layers[-1].bias.mul_(1000)
+        flat = model.propose(model.encode(model.preprocess(255 * noise)))[0].logit()
+        spread, mean = flat.std((1, 2)), flat.mean((1, 2))
+        maps.bias.copy_((maps.bias - mean) / spread + torch.tensor([2.0, 0.0, 0.0]))
+        maps.weight.div_(spread[:, None, None, None])
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    return save_weights(tiny_sam.state_dict(), path, tiny_sam.config)
+    return save_weights(model.state_dict(), path, model.config)
 
 
 @pytest.fixture

@@ -74,7 +74,13 @@ def test_every_command_has_help(cli: Callable[..., Ended], command: str) -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", [["sgement"], ["segment"], ["segment", "--no-such-option", "x.tif"]]
+    "arguments",
+    [
+        ["sgement"],
+        ["segment"],
+        ["segment", "--no-such-option", "x.tif"],
+        ["segment", "--mode", "no_such_mode", "x.tif"],
+    ],
 )
 def test_wrong_usage_is_status_2(
     cli: Callable[..., Ended], arguments: list[str]

@@ -118,7 +118,8 @@ def test_segment_writes_labels_overlay_and_measurements(
         assert overlay.size[0] / overlay.size[1] == pytest.approx(128 / 96)
     rows = (tmp_path / "out" / "cells.csv").read_text().splitlines()
     assert "area_um2" in rows[0]
-    n_objects = len(set(np.unique(expected)) - {0})
+    n_objects = expected.n_objects
+    assert n_objects > 0
     assert len(rows) == n_objects + 1
     assert f"cells.tif: {n_objects} objects in " in ended.out
 
@@ -153,31 +154,78 @@ def test_a_file_is_replaced_only_on_demand(
     assert tifffile.imread(target).shape == (96, 128)
 
 
-def test_a_stack_needs_a_plane(
-    cli: Callable[..., Ended], weights: Path, tmp_path: Path
+@pytest.fixture
+def stack(tmp_path: Path) -> Path:
+    """Two slices of noise."""
+    planes = np.random.default_rng(0).integers(0, 255, (2, 40, 50), np.uint8)
+    path = tmp_path / "stack.tif"
+    metadata = {"axes": "ZYX"}
+    tifffile.imwrite(path, planes, photometric="minisblack", metadata=metadata)
+    return path
+
+
+def test_all_planes_of_a_stack_are_segmented_and_measured(
+    cli: Callable[..., Ended], stack: Path, weights: Path, tmp_path: Path
 ) -> None:
-    planes = np.random.default_rng(0).integers(0, 255, (3, 40, 50), np.uint8)
-    tifffile.imwrite(tmp_path / "stack.tif", planes, metadata={"axes": "ZYX"})
-    ended = cli("segment", "stack.tif", "--model", weights)
-    assert ended.status == 2
-    assert "3 slices; choose one plane" in ended.err
-    ended = cli("segment", "stack.tif", "--model", weights, "--plane", "2", "--invert")
+    ended = cli("segment", stack, "--model", weights, "--measurements")
+    assert ended.status == 0, ended.err
+    expected = run(segment(stack, load_model(weights)))
+    with tifffile.TiffFile(tmp_path / "stack.labels.tif") as written:
+        assert written.series[0].axes == "ZYX"
+        np.testing.assert_array_equal(written.asarray(), expected.labels)
+    with (tmp_path / "stack.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert expected.labels.any(axis=(1, 2)).all()
+    found = {(int(row["object"]), int(row["slice"])) for row in rows}
+    present = [np.unique(plane[plane > 0]).tolist() for plane in expected.labels]
+    assert found == {(n, z) for z, ids in enumerate(present) for n in ids}
+
+
+def test_one_plane_of_a_stack_is_chosen(
+    cli: Callable[..., Ended], stack: Path, weights: Path, tmp_path: Path
+) -> None:
+    ended = cli("segment", stack, "--model", weights, "--plane", "1", "--overlay")
     assert ended.status == 0, ended.err
     assert tifffile.imread(tmp_path / "stack.labels.tif").shape == (40, 50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segment", "--overlay"], "an overlay is a picture of one"),
+        (["predict", "--points", "3,3"], "prompts belong to one"),
+        (["segment", "--plane", "5"], "2 slices"),
+    ],
+)
+def test_a_stack_where_one_plane_is_needed_is_refused(
+    cli: Callable[..., Ended],
+    stack: Path,
+    weights: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    ended = cli(arguments[0], stack, "--model", weights, *arguments[1:])
+    assert ended.status == 2
+    assert message in ended.err
+    assert not (tmp_path / "stack.labels.tif").exists()
 
 
 def test_a_channel_is_chosen_by_number_or_name(
     cli: Callable[..., Ended], weights: Path, tmp_path: Path
 ) -> None:
     planes = np.random.default_rng(0).integers(0, 255, (2, 40, 50), np.uint8)
-    tifffile.imwrite(tmp_path / "two.tif", planes, metadata={"axes": "CYX"})
-    tifffile.imwrite(tmp_path / "one.tif", planes[1])
+    metadata = {"axes": "CYX"}
+    tifffile.imwrite(
+        tmp_path / "two.tif", planes, photometric="minisblack", metadata=metadata
+    )
+    tifffile.imwrite(tmp_path / "one.tif", planes[1], photometric="minisblack")
     for name, channel in (("two.tif", ["--channel", "1"]), ("one.tif", [])):
         assert cli("segment", name, "--model", weights, *channel).status == 0
     np.testing.assert_array_equal(
         tifffile.imread(tmp_path / "two.labels.tif"),
         tifffile.imread(tmp_path / "one.labels.tif"),
     )
-    ended = cli("segment", "two.tif", "--model", weights, "--channel", "DAPI")
+    ended = cli("segment", "two.tif", "-m", weights, "-o", "x", "--channel", "DAPI")
     assert ended.status == 2
     assert "no channel 'DAPI'" in ended.err

@@ -1,15 +1,13 @@
-"""Files to files: names of outputs, painting of overlapping objects."""
+"""Painting of objects that overlap."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from napari_sam.engine.batch import paint, plan_outputs
+from napari_sam.engine.batch import paint_predictions
 from napari_sam.engine.predict import Prediction
-from napari_sam.errors import InputError, NapariSamWarning
+from napari_sam.errors import NapariSamWarning
 from napari_sam.tiling import Box, CropGrid
 
 SHAPE = (6, 8)
@@ -30,8 +28,12 @@ def test_the_more_certain_object_lies_on_top() -> None:
     expected = np.zeros(SHAPE, np.uint32)
     expected[0:4, 0:4] = 5
     expected[2:6, 2:6] = 2
-    np.testing.assert_array_equal(paint({5: lower, 2: upper}, SHAPE), expected)
-    np.testing.assert_array_equal(paint({2: upper, 5: lower}, SHAPE), expected)
+    np.testing.assert_array_equal(
+        paint_predictions({5: lower, 2: upper}, SHAPE), expected
+    )
+    np.testing.assert_array_equal(
+        paint_predictions({2: upper, 5: lower}, SHAPE), expected
+    )
 
 
 def test_an_object_that_gets_no_pixel_is_reported() -> None:
@@ -39,27 +41,5 @@ def test_an_object_that_gets_no_pixel_is_reported() -> None:
     empty = prediction(Box(0, 0, 2, 2), 0.1, 0.7)
     cover = prediction(Box(0, 0, 4, 4), 0.8)
     with pytest.warns(NapariSamWarning, match=r"objects \[1, 2\] got no pixel"):
-        labels = paint({1: covered, 2: empty, 3: cover}, SHAPE)
+        labels = paint_predictions({1: covered, 2: empty, 3: cover}, SHAPE)
     assert set(np.unique(labels)) == {0, 3}
-
-
-def test_outputs_are_named_after_the_images() -> None:
-    (outputs,) = plan_outputs(
-        [Path("in/a.b.ome.tif")], Path("out"), overlay=True, measurements=True
-    )
-    assert outputs.labels == Path("out/a.b.labels.tif")
-    assert outputs.overlay == Path("out/a.b.overlay.png")
-    assert outputs.measurements == Path("out/a.b.csv")
-
-
-def test_one_image_may_name_its_file() -> None:
-    (outputs,) = plan_outputs([Path("a.png")], Path("o/cells.ome.tif"), overlay=True)
-    assert outputs.labels == Path("o/cells.ome.tif")
-    assert outputs.overlay == Path("o/cells.overlay.png")
-    with pytest.raises(InputError, match="give a folder"):
-        plan_outputs([Path("a.png"), Path("b.png")], Path("cells.tif"))
-
-
-def test_two_images_never_share_a_file() -> None:
-    with pytest.raises(InputError, match="would both be written"):
-        plan_outputs([Path("x/a.tif"), Path("y/a.png")], Path("out"))

@@ -1,0 +1,306 @@
+"""Which files belong to an image: how it is opened, what is written beside it.
+
+`plan_outputs` decides every name before the first image is opened, so that a clash of
+names is found at the start and not after hours.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sam.errors import FileError, InputError
+from napari_sam.images import find_intensity, read_rgb
+from napari_sam.readers import open_image
+from napari_sam.tiling import CropGrid
+from napari_sam.writers import measure, save_labels, save_measurements, save_overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_sam.images import ImageSource, Intensity
+    from napari_sam.model import Sam
+
+_ENDINGS = re.compile(r"(\.ome)?\.[A-Za-z0-9]+$")
+_LABEL_ENDINGS = (".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """How an image file is opened, and which plane of it is used.
+
+    Parameters
+    ----------
+    image : str, optional
+        Which image of a file with several.
+    level : int, default 0
+        Resolution level; 0 is the largest.
+    axes : str, optional
+        One letter of TZCYXS for each axis, where the file does not say.
+    channels : tuple of int or str
+        Channels to use, by number or name; empty takes all.
+    invert : bool, default False
+        Exchange dark and bright.
+    plane : tuple of int, optional
+        (frame, slice). Default: all planes.
+    pixel_size_um : float, optional
+        Pixel size in micrometres, where the file does not say.
+    diameter : float, optional
+        Typical diameter of the objects, in pixels: the plane is scaled so that they
+        have a good size for the network. Default: the rule of `CropGrid`.
+    """
+
+    image: str | None = None
+    level: int = 0
+    axes: str | None = None
+    channels: tuple[int | str, ...] = ()
+    invert: bool = False
+    plane: tuple[int, int] | None = None
+    pixel_size_um: float | None = None
+    diameter: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What is written for one image.
+
+    Parameters
+    ----------
+    labels : Path
+        Object ids, OME-TIFF.
+    overlay : Path, optional
+        Picture with outlines, PNG.
+    measurements : Path, optional
+        One line for each object, CSV.
+    overwrite : bool, default False
+        Replace files that exist.
+    """
+
+    labels: Path
+    overlay: Path | None = None
+    measurements: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedFile:
+    """An image file, ready for the engine.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The image.
+    plane : tuple of int or None
+        The plane that was chosen; None for all.
+    intensity : Intensity
+        How its pixels become 8-bit RGB.
+    grid : CropGrid or None
+        How a plane is cut; None for the default.
+    """
+
+    source: ImageSource
+    plane: tuple[int, int] | None
+    intensity: Intensity
+    grid: CropGrid | None
+
+    @property
+    def planes(self) -> list[tuple[int, int]]:
+        """The planes to work on, as (frame, slice)."""
+        if self.plane is not None:
+            return [self.plane]
+        return list(self.source.plane_indices())
+
+
+def plan_outputs(
+    images: Sequence[Path],
+    output: Path,
+    overlay: bool = False,
+    measurements: bool = False,
+    overwrite: bool = False,
+) -> list[Outputs]:
+    """Name the files of each image; nothing is opened or written.
+
+    Parameters
+    ----------
+    images : sequence of Path
+        The image files.
+    output : Path
+        A file that ends in .tif, for one image; else a folder, for
+        ``NAME.labels.tif``, ``NAME.overlay.png`` and ``NAME.csv``.
+    overlay, measurements, overwrite : bool
+        As in `Outputs`.
+
+    Returns
+    -------
+    list of Outputs
+        In the order of the images.
+
+    Raises
+    ------
+    InputError
+        If two images would be written to one file, or several to a file name.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> plan_outputs([Path("in/a.ome.tif")], Path("out"))[0].labels.as_posix()
+    'out/a.labels.tif'
+    """
+    if output.suffix.lower() in _LABEL_ENDINGS:
+        if len(images) != 1:
+            raise InputError(
+                f"{len(images)} images and one file {output}; give a folder for output"
+            )
+        stems = [output.with_name(_ENDINGS.sub("", output.name))]
+        labels = [output]
+    else:
+        stems = [output / _ENDINGS.sub("", image.name) for image in images]
+        labels = [stem.with_name(f"{stem.name}.labels.tif") for stem in stems]
+    for i, path in enumerate(labels):
+        if path in labels[:i]:
+            raise InputError(
+                f"{images[labels.index(path)]} and {images[i]} would both be written "
+                f"to {path}; give them to two calls with two folders"
+            )
+    return [
+        Outputs(
+            path,
+            stem.with_name(f"{stem.name}.overlay.png") if overlay else None,
+            stem.with_name(f"{stem.name}.csv") if measurements else None,
+            overwrite,
+        )
+        for stem, path in zip(stems, labels, strict=True)
+    ]
+
+
+def open_file(path: Path, model: Sam, options: ImageOptions) -> OpenedFile:
+    """Open an image file as `ImageOptions` say."""
+    source = open_image(
+        path,
+        image=options.image,
+        level=options.level,
+        axes=options.axes,
+        pixel_size_um=options.pixel_size_um,
+    )
+    grid = None
+    if options.diameter is not None:
+        size = model.config.image_size
+        grid = CropGrid.for_diameter(
+            source.plane_shape, options.diameter, size=size, halo=size // 8
+        )
+    intensity = find_intensity(
+        source, channels=options.channels or None, invert=options.invert
+    )
+    return OpenedFile(source, options.plane, intensity, grid)
+
+
+def write(
+    opened: OpenedFile,
+    labels: NDArray[np.uint32],
+    outputs: Outputs,
+    scores: Mapping[str, Mapping[int, float]],
+) -> None:
+    """Write what `Outputs` names; make the folder if need be.
+
+    Parameters
+    ----------
+    opened : OpenedFile
+        The image that was segmented.
+    labels : (h, w) uint32 array, or a stack of as many planes as were opened
+        Object ids.
+    outputs : Outputs
+        The files.
+    scores : mapping of str to mapping of int to float
+        More columns of the measurements, by object id.
+    """
+    source, overwrite = opened.source, outputs.overwrite
+    size_um = source.pixel_size_um
+    _make_folder(outputs.labels.parent)
+    axes = "".join(axis for axis in "TZ" if axis in source.axes) + "YX"
+    save_labels(
+        labels,
+        outputs.labels,
+        axes=axes[-labels.ndim :],
+        pixel_size_um=size_um,
+        overwrite=overwrite,
+    )
+    if outputs.overlay is not None:
+        rgb = read_rgb(source, opened.intensity, plane=opened.planes[0])
+        save_overlay(
+            rgb,
+            labels.reshape(source.plane_shape),
+            outputs.overlay,
+            pixel_size_um=size_um,
+            overwrite=overwrite,
+        )
+    if outputs.measurements is not None:
+        table = measure_planes(opened, labels, scores)
+        save_measurements(table, outputs.measurements, overwrite=overwrite)
+
+
+def measure_planes(
+    opened: OpenedFile,
+    labels: NDArray[np.uint32],
+    scores: Mapping[str, Mapping[int, float]],
+) -> dict[str, NDArray[Any]]:
+    """Measure the objects of each plane; see `write` for the parameters.
+
+    Returns
+    -------
+    dict of str to (n_objects,) array
+        As `measure`, and for a stack the columns ``frame`` and ``slice``.
+    """
+    source, planes = opened.source, opened.planes
+    tables = []
+    by_plane = labels.reshape(-1, *source.plane_shape)
+    for (frame, z), ids in zip(planes, by_plane, strict=True):
+        table = measure(
+            ids,
+            source.read(plane=(frame, z)),
+            channel_names=source.channel_names,
+            pixel_size_um=source.pixel_size_um,
+            extra=scores,
+        )
+        if len(planes) > 1:
+            n_objects = len(table["object"])
+            where = {
+                "frame": np.full(n_objects, frame),
+                "slice": np.full(n_objects, z),
+            }
+            table = {"object": table["object"], **where, **table}
+        tables.append(table)
+    return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
+
+
+def check_overlay(opened: OpenedFile, outputs: Outputs) -> None:
+    """Refuse an overlay of more than one plane."""
+    if outputs.overlay is not None and len(opened.planes) > 1:
+        raise InputError(
+            f"{opened.source.name} has {len(opened.planes)} planes, and an overlay is "
+            "a picture of one; choose a plane, or leave the overlay out"
+        )
+
+
+def check_free(outputs: Outputs) -> None:
+    """Refuse to replace a file before the work, not after it."""
+    for path in (outputs.labels, outputs.overlay, outputs.measurements):
+        if path is not None and path.exists() and not outputs.overwrite:
+            raise FileError(
+                errno.EEXIST,
+                "exists already; give another name, or overwrite",
+                str(path),
+            )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(error.errno, "cannot make the folder", str(folder)) from error

@@ -127,6 +127,29 @@ def merge_views(
     return objects
 
 
+def without_duplicates(
+    candidates: Iterable[Candidate], region: Box, *, min_visible: float = MIN_VISIBLE
+) -> list[Candidate]:
+    """Let the candidates of one crop compete for its pixels.
+
+    Parameters
+    ----------
+    candidates : iterable of Candidate
+        In any order.
+    region : Box
+        The crop, in plane pixels; candidates do not leave it.
+    min_visible : float
+        A candidate of which better ones leave a smaller share is dropped.
+
+    Returns
+    -------
+    list of Candidate
+        Disjoint masks, best first.
+    """
+    _, drawn = _draw(ranked(candidates), region, min_visible, min_area=1)
+    return [candidate for _, candidate in drawn]
+
+
 def paint(
     objects: Iterable[PlaneObject],
     shape: tuple[int, int],
@@ -154,23 +177,37 @@ def paint(
     kept : list of PlaneObject
         Object ``i`` has the id ``i + 1``; its mask is what was drawn.
     """
-    labels = np.zeros(shape, np.uint32)
-    drawn: list[PlaneObject] = []
     # what no crop sees whole, and no two crops agree on, comes last
-    for each in sorted(
+    in_order = sorted(
         objects, key=lambda o: (o.is_cut and o.n_views == 1, *_rank(o.candidate))
-    ):
-        found = _visible(each.candidate, labels, min_visible, min_area)
-        if found is not None:
-            drawn.append(replace(each, candidate=found))
-            labels[found.box.slices][found.mask] = len(drawn)
-    order = sorted(range(len(drawn)), key=lambda i: _first_pixel(drawn[i].candidate))
-    numbers = np.zeros(len(drawn) + 1, np.uint32)
-    numbers[np.array(order, np.int64) + 1] = np.arange(1, len(drawn) + 1)
+    )
+    labels, drawn = _draw(
+        [each.candidate for each in in_order], Box.whole(shape), min_visible, min_area
+    )
+    kept = [replace(in_order[i], candidate=candidate) for i, candidate in drawn]
+    order = sorted(range(len(kept)), key=lambda i: _first_pixel(kept[i].candidate))
+    numbers = np.zeros(len(kept) + 1, np.uint32)
+    numbers[np.array(order, np.int64) + 1] = np.arange(1, len(kept) + 1)
     for row in labels:
         # row by row: no second label image
         row[:] = numbers[row]
-    return labels, [drawn[i] for i in order]
+    return labels, [kept[i] for i in order]
+
+
+def _draw(
+    candidates: Sequence[Candidate], region: Box, min_visible: float, min_area: int
+) -> tuple[NDArray[np.uint32], list[tuple[int, Candidate]]]:
+    """Draw candidates in their order; return labels and what was drawn of whom."""
+    labels = np.zeros(region.shape, np.uint32)
+    drawn: list[tuple[int, Candidate]] = []
+    for i, candidate in enumerate(candidates):
+        local = candidate.box.shift(-region.y0, -region.x0)
+        left = _left_over(candidate, labels[local.slices], min_visible, min_area)
+        if left is not None:
+            drawn.append((i, left))
+            local = left.box.shift(-region.y0, -region.x0)
+            labels[local.slices][left.mask] = len(drawn)
+    return labels, drawn
 
 
 def _rank(candidate: Candidate) -> tuple[float, ...]:
@@ -303,15 +340,15 @@ def _composed(views: list[Candidate], crops: dict[int, Crop]) -> Candidate:
     )
 
 
-def _visible(
+def _left_over(
     candidate: Candidate,
-    labels: NDArray[np.uint32],
+    taken: NDArray[np.uint32],
     min_visible: float,
     min_area: int,
 ) -> Candidate | None:
-    """Return what other objects leave of one, cut to its box; None if too little."""
+    """Return what others leave of a candidate, in its box; None if too little."""
     area = candidate.area
-    free = candidate.mask & (labels[candidate.box.slices] == 0)
+    free = candidate.mask & (taken == 0)
     n_free = int(np.count_nonzero(free))
     if n_free < area:
         free = remove_small(free, _MIN_FRAGMENT * area, "islands")

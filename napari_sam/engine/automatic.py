@@ -1,0 +1,307 @@
+"""All objects of an image, without prompts.
+
+Crop by crop: embed, find candidates, let them compete for the crop's pixels. Then
+`napari_sam.stitch` joins what several crops saw and paints the plane. A crop's masks
+are kept as small arrays in their boxes, so memory follows the number of objects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+
+from napari_sam.engine.candidates import (
+    GridMode,
+    ProposalMode,
+    grid_candidates,
+    proposal_candidates,
+)
+from napari_sam.engine.embed import PlaneEmbedding, open_plane
+from napari_sam.engine.jobs import Job, Step, job
+from napari_sam.errors import InputError
+from napari_sam.images import find_intensity
+from napari_sam.readers import open_image
+from napari_sam.stitch import (
+    MIN_AGREEMENT,
+    MIN_VISIBLE,
+    PlaneObject,
+    merge_views,
+    paint,
+    without_duplicates,
+)
+from napari_sam.tiling import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from napari_sam.cache import EmbeddingCache
+    from napari_sam.images import ImageSource, Intensity
+    from napari_sam.masks import Candidate
+    from napari_sam.model import Sam
+    from napari_sam.tiling import Crop, CropGrid
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class AutomaticConfig:
+    """How all objects of an image are found.
+
+    Parameters
+    ----------
+    mode : {"proposals", "grid"}, optional
+        Where candidates come from. Default: proposals where the weights have a
+        proposal head, else grid.
+    proposals : ProposalMode
+        Thresholds of the mode "proposals".
+    grid : GridMode
+        Thresholds of the mode "grid".
+    min_visible : float, default 0.5
+        An object of which better ones leave a smaller share is dropped.
+    min_agreement : float, default 0.5
+        IoU in the overlap of two crops from which what they see is one object.
+    min_area : int, default 1
+        Objects with fewer plane pixels are dropped.
+
+    Raises
+    ------
+    InputError
+        If the mode is unknown.
+    """
+
+    mode: Literal["proposals", "grid"] | None = None
+    proposals: ProposalMode = field(default_factory=ProposalMode)
+    grid: GridMode = field(default_factory=GridMode)
+    min_visible: float = MIN_VISIBLE
+    min_agreement: float = MIN_AGREEMENT
+    min_area: int = 1
+
+    def __post_init__(self) -> None:
+        if self.mode not in (None, "proposals", "grid"):
+            raise InputError(f"mode {self.mode!r}; use 'proposals' or 'grid'")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentation:
+    """All objects of an image; stands for its labels wherever an array is expected.
+
+    Parameters
+    ----------
+    labels : (H, W) uint32 array, or (T, H, W), (Z, H, W), (T, Z, H, W)
+        Object ids, 0 is background; with the axes T and Z that the image has.
+    table : dict of str to (N,) array
+        One row for each object: ``object``, ``frame``, ``slice``; its box ``y0``,
+        ``x0``, ``y1``, ``x1``; ``predicted_iou`` and ``stability``; ``n_views``, the
+        number of crops that saw it; ``agreement``, the lowest IoU of two views
+        in their overlap; ``is_cut``, whether it was put together from parts.
+    """
+
+    labels: NDArray[np.uint32]
+    table: dict[str, NDArray[Any]]
+
+    @property
+    def n_objects(self) -> int:
+        """Number of objects."""
+        return len(self.table["object"])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the labels."""
+        return self.labels.shape
+
+    @property
+    def dtype(self) -> np.dtype[np.uint32]:
+        """Type of the labels."""
+        return self.labels.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.labels[key]
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> NDArray[Any]:
+        # numpy 2 hands `copy` through; None means "only if needed"
+        return np.array(self.labels, dtype=dtype, copy=copy)
+
+    def scores(self) -> dict[str, dict[int, float]]:
+        """Return the scores of each object, as columns for a table of measurements.
+
+        Returns
+        -------
+        dict of str to dict of int to float
+            ``predicted_iou`` and ``stability``, by object id.
+        """
+        ids = self.table["object"].tolist()
+        return {
+            name: dict(zip(ids, self.table[name].tolist(), strict=True))
+            for name in ("predicted_iou", "stability")
+        }
+
+
+@job
+def segment(  # noqa: PLR0913 - the arguments of `embed`, and a config
+    image: Any,
+    model: Sam,
+    *,
+    cache: EmbeddingCache | None = None,
+    grid: CropGrid | None = None,
+    plane: tuple[int, int] | None = None,
+    intensity: Intensity | None = None,
+    config: AutomaticConfig | None = None,
+) -> Job[Segmentation]:
+    """Find all objects of an image.
+
+    Planes of a stack are segmented one by one; ids are unique over all of them.
+
+    Parameters
+    ----------
+    image : ImageSource, path or array
+        What `open_image` takes.
+    model : Sam
+        From `load_model`.
+    cache : EmbeddingCache, optional
+        Where embeddings are kept. Default: nowhere; each crop is encoded once.
+    grid : CropGrid, optional
+        How a plane is cut. Default: crops of the model's input size.
+    plane : tuple of int, optional
+        (frame, slice) of the only plane to segment. Default: all planes.
+    intensity : Intensity, optional
+        How pixels become 8-bit RGB. Default: from `find_intensity`, once for the
+        whole image.
+    config : AutomaticConfig, optional
+        Mode and thresholds.
+
+    Yields
+    ------
+    Step
+        After each batch of prompts; after each crop with its list of Candidate;
+        after each plane with its Segmentation.
+
+    Returns
+    -------
+    Segmentation
+
+    Raises
+    ------
+    InputError
+        If an argument does not fit the image or the model.
+    DeviceError
+        If the device runs out of memory.
+    """
+    source = open_image(image)
+    config = config or AutomaticConfig()
+    intensity = intensity or find_intensity(source)
+    planes = list(source.plane_indices()) if plane is None else [plane]
+    results: list[Segmentation] = []
+    for index in planes:
+        embedding = open_plane(
+            source, model, cache=cache, grid=grid, plane=index, intensity=intensity
+        )
+        n_crops = len(embedding.grid)
+        before = Step(len(results) * n_crops, len(planes) * n_crops, "segment")
+        first_id = 1 + sum(each.n_objects for each in results)
+        result = yield from _segment_plane(embedding, config, before, first_id)
+        results.append(result)
+    return results[0] if plane is not None else _stacked(results, source)
+
+
+def _segment_plane(
+    embedding: PlaneEmbedding, config: AutomaticConfig, before: Step, first_id: int
+) -> Job[Segmentation]:
+    candidates: list[Candidate] = []
+    mode = _mode(config, embedding.model)
+    for n_done, crop in enumerate(embedding.grid):
+        step = replace(before, done=before.done + n_done)
+        found = yield from _repeat(step, _candidates(embedding, crop, mode))
+        found = without_duplicates(found, crop.box, min_visible=config.min_visible)
+        candidates += found
+        yield replace(step, done=step.done + 1, value=found)
+    result = _stitched(candidates, embedding, config, first_id)
+    yield replace(before, done=before.done + len(embedding.grid), value=result)
+    return result
+
+
+def _repeat(step: Step, work: Generator[None, None, T]) -> Job[T]:
+    """Drive a piece of work; report the same step whenever it pauses."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        yield step
+
+
+def _mode(config: AutomaticConfig, model: Sam) -> ProposalMode | GridMode:
+    has_head = model.proposal_head is not None
+    if config.mode == "proposals" and not has_head:
+        raise InputError(
+            f"the weights {model.name!r} have no proposal head; use the mode 'grid', "
+            "or weights with one (the default model has)"
+        )
+    use_grid = config.mode == "grid" or not has_head
+    return config.grid if use_grid else config.proposals
+
+
+def _candidates(
+    embedding: PlaneEmbedding, crop: Crop, mode: ProposalMode | GridMode
+) -> Generator[None, None, list[Candidate]]:
+    model, encoded = embedding.model, embedding.of(crop)
+    if isinstance(mode, ProposalMode):
+        return proposal_candidates(model, encoded, crop, mode)
+    plane = Box.whole(embedding.grid.shape)
+    return grid_candidates(model, encoded, crop, plane, mode)
+
+
+def _stitched(
+    candidates: Sequence[Candidate],
+    embedding: PlaneEmbedding,
+    config: AutomaticConfig,
+    first_id: int,
+) -> Segmentation:
+    grid = embedding.grid
+    objects = merge_views(candidates, grid, min_agreement=config.min_agreement)
+    labels, kept = paint(
+        objects, grid.shape, min_visible=config.min_visible, min_area=config.min_area
+    )
+    if first_id > 1:
+        labels[labels > 0] += np.uint32(first_id - 1)
+    return Segmentation(labels, _table(kept, embedding.plane, first_id))
+
+
+def _table(
+    objects: Sequence[PlaneObject], plane: tuple[int, int], first_id: int
+) -> dict[str, NDArray[Any]]:
+    n = len(objects)
+    found = [each.candidate for each in objects]
+    table: dict[str, NDArray[Any]] = {
+        "object": np.arange(first_id, first_id + n, dtype=np.uint32),
+        "frame": np.full(n, plane[0]),
+        "slice": np.full(n, plane[1]),
+    }
+    for side in ("y0", "x0", "y1", "x1"):
+        table[side] = np.array([getattr(c.box, side) for c in found], np.int64)
+    table["predicted_iou"] = np.array([c.predicted_iou for c in found], np.float32)
+    table["stability"] = np.array([c.stability for c in found], np.float32)
+    table["n_views"] = np.array([each.n_views for each in objects], np.int64)
+    table["agreement"] = np.array([each.agreement for each in objects], np.float32)
+    table["is_cut"] = np.array([each.is_cut for each in objects], bool)
+    return table
+
+
+def _stacked(results: list[Segmentation], source: ImageSource) -> Segmentation:
+    n_frames, n_slices, height, width = source.shape
+    lengths = {"T": n_frames, "Z": n_slices}
+    stack = [lengths[axis] for axis in "TZ" if axis in source.axes]
+    labels = np.stack([each.labels for each in results])
+    return Segmentation(
+        labels.reshape(*stack, height, width),
+        {
+            name: np.concatenate([each.table[name] for each in results])
+            for name in results[0].table
+        },
+    )

@@ -309,14 +309,17 @@ def _bioio_images(path: Path) -> Images:
             "the file to OME-TIFF"
         )
     import bioio
+    from bioio_base.exceptions import UnsupportedFileFormatError
 
     try:
         scenes = bioio.BioImage(path).scenes
-    except (*BROKEN, NotImplementedError) as error:
+    except UnsupportedFileFormatError as error:
         raise FormatError(
-            f"{path} cannot be opened by bioio ({error}); install the reader of this "
-            "format, such as bioio-czi or bioio-nd2, or convert the file to OME-TIFF"
+            f"{path} is of a format that no installed reader of bioio knows; install "
+            "the right one, such as bioio-czi, or convert the file to OME-TIFF"
         ) from error
+    except BROKEN as error:
+        raise _undecoded(path, error) from error
     return {scene: partial(_bioio_image, path, scene) for scene in scenes}
 
 
@@ -326,6 +329,8 @@ def _bioio_image(path: Path, scene: str) -> Stored:
     picture = bioio.BioImage(path)
     picture.set_scene(scene)
     array = picture.xarray_dask_data
+    if "S" in array.dims and array.sizes["C"] == 1:
+        array = array.squeeze("C")  # colour is one thing or the other
     sizes = picture.physical_pixel_sizes
     return Stored(
         "".join(str(name) for name in array.dims),

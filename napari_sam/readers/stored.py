@@ -107,7 +107,9 @@ class FileArray:
     @property
     def chunks(self) -> tuple[int, ...]:
         """Shape of what is decoded at a time."""
-        return tuple(getattr(self.array, "chunks", self.shape))
+        # dask's `chunks` lists every chunk; its `chunksize` is what others call chunks
+        chunks = getattr(self.array, "chunks", self.shape)
+        return tuple(getattr(self.array, "chunksize", chunks))
 
     @property
     def dtype(self) -> np.dtype[Any]:

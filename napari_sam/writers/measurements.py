@@ -98,7 +98,7 @@ def measure(
     size = sizes_um(pixel_size_um)
     _check(labels, pixels, channel_names)
     # regionprops keeps a list as long as the largest id
-    ids = relabel_sequential(labels)[0].astype(np.int64)
+    ids = relabel_sequential(labels.astype(np.int64))[0]
     wanted = dict.fromkeys(name.split("-")[0] for name in _COLUMNS)
     found = regionprops_table(ids, properties=tuple(wanted))
     table: Table = {name: found[theirs] for theirs, name in _COLUMNS.items()}

@@ -121,7 +121,8 @@ def draw_overlay(
     labels = np.asarray(labels)
     _check(image, labels, opacity)
     size = sizes_um(pixel_size_um)
-    image, labels, shrink = _shrunk(image, relabel_sequential(labels)[0])
+    labels = relabel_sequential(labels.astype(np.int64))[0]
+    image, labels, shrink = _shrunk(image, labels)
     zoom = min(math.ceil(_GOOD_SIDE / max(labels.shape)), _MAX_ZOOM)
     height, width = labels.shape[0] * zoom, labels.shape[1] * zoom
     enlarged = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)

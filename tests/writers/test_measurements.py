@@ -87,6 +87,12 @@ def test_adds_columns_by_object_id(labels: NDArray[np.uint32]) -> None:
     assert math.isnan(row(table, "disk")["predicted_iou"])
 
 
+def test_a_mask_is_one_object(labels: NDArray[np.uint32]) -> None:
+    table = measure(labels > 0)
+    assert table["object"].tolist() == [1]
+    assert table["area"].tolist() == [np.count_nonzero(labels)]
+
+
 def test_a_plane_without_objects_gives_empty_columns(tmp_path: Path) -> None:
     table = measure(np.zeros((5, 6), int), np.zeros((5, 6)), pixel_size_um=1)
     assert {len(column) for column in table.values()} == {0}

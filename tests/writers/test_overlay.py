@@ -60,6 +60,14 @@ def test_objects_without_a_neighbourhood_are_drawn_too() -> None:
         assert chroma(picture)[4 * y : 4 * y + 4, 4 * x : 4 * x + 4].max() > 40
 
 
+def test_a_mask_is_one_object() -> None:
+    mask = np.zeros((60, 60), bool)
+    mask[20:40, 20:40] = True
+    picture = draw_overlay(gray((60, 60)), mask)
+    np.testing.assert_array_equal(picture, draw_overlay(gray((60, 60)), mask * 7))
+    assert chroma(picture)[120, 120] > 5
+
+
 def test_touching_objects_show_two_lines_of_two_colours() -> None:
     labels = np.zeros((100, 100), int)
     labels[20:80, 20:50] = 1

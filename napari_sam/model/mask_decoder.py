@@ -153,7 +153,12 @@ class TwoWayBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose inner width may be smaller than its outer one."""
+    """Multi-head attention whose inner width may be smaller than its outer one.
+
+    Between tokens and image (``downsample`` above 1), queries and keys begin with one
+    common projection, so that a prompt looks at its own place from the first step of
+    a training (ours; it matters for random weights only).
+    """
 
     def __init__(self, dim: int, num_heads: int, downsample: int = 1) -> None:
         super().__init__()
@@ -163,6 +168,9 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(dim, inner)
         self.v_proj = nn.Linear(dim, inner)
         self.out_proj = nn.Linear(inner, dim)
+        if downsample > 1:
+            nn.init.orthogonal_(self.q_proj.weight, gain=2.0)
+            self.k_proj.load_state_dict(self.q_proj.state_dict())
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend from (N, T, C) queries to (N, S, C) keys and values."""

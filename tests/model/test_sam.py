@@ -184,3 +184,18 @@ def test_bfloat16_changes_the_embedding_by_less_than_two_percent(small):
         small.precision = "float32"
     assert rounded.dtype == torch.float32
     assert 0 < ((rounded - exact).norm() / exact.norm()).item() < 0.02
+
+
+def test_before_training_a_point_looks_at_its_own_place():
+    torch.manual_seed(0)
+    model = Sam(VARIANTS["default"])
+    attention = model.mask_decoder.transformer.layers[0].cross_attn_token_to_image
+    places = model.prompt_encoder.pe_layer
+    unit = torch.tensor([[0.3, 0.7], [0.85, 0.1]])
+    with torch.no_grad():
+        q = attention.q_proj(places(unit)).unflatten(1, (8, 16))
+        grid = model.prompt_encoder.dense_pe()[0].flatten(1).T
+        k = attention.k_proj(grid).unflatten(1, (8, 16))
+        looked_at = torch.einsum("phc,ghc->pg", q, k).argmax(dim=1)
+    cells = torch.stack([looked_at % 64, looked_at // 64], dim=1)
+    assert (cells - (unit * 64).long()).abs().max() <= 1

@@ -63,8 +63,9 @@ def _print_report(report: Report, *, as_json: bool) -> None:
 
 
 def print_record(record: dict[str, Any]) -> None:
-    """Print one JSON object on one line."""
-    typer.echo(json.dumps(record, default=str))
+    """Print one JSON object on one line; JSON has no NaN, so it becomes null."""
+    plain = {k: None if v != v else v for k, v in record.items()}
+    typer.echo(json.dumps(plain, default=str))
 
 
 def print_table(rows: Iterable[Sequence[str]], *, err: bool = False) -> None:

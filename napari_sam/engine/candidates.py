@@ -99,7 +99,7 @@ class ProposalMode:
     ----------
     foreground : float, default 0.5
         Foreground probability from which a place may be part of an object.
-    smoothing : float, default 1.0
+    smoothing : float, default 0.7
         Standard deviation, in map cells of 4 input pixels, by which the map of
         centres is smoothed before its peaks are taken.
     min_prominence : float, default 0.05
@@ -120,7 +120,7 @@ class ProposalMode:
     """
 
     foreground: float = 0.5
-    smoothing: float = 1.0
+    smoothing: float = 0.7
     min_prominence: float = 0.05
     batch: int = 8
     min_predicted_iou: float = 0.5
@@ -241,7 +241,9 @@ def find_peaks(maps: NDArray[np.float32], mode: ProposalMode) -> NDArray[np.int6
     closeness = ndimage.gaussian_filter(1 - maps[1], mode.smoothing)
     # above the background by more than the prominence, so that no part is lost
     landscape = np.where(inside, closeness + 2 * mode.min_prominence + 1e-3, 0)
-    tops = h_maxima(landscape, max(mode.min_prominence, 1e-6)) > 0
+    # a rim of background: an object that fills the crop has a peak, too
+    rimmed = np.pad(landscape, 1)
+    tops = h_maxima(rimmed, max(mode.min_prominence, 1e-6))[1:-1, 1:-1] > 0
     regions, n_regions = ndimage.label(tops & inside, np.ones((3, 3)))
     places = ndimage.maximum_position(landscape, regions, range(1, n_regions + 1))
     return np.array(sorted(places), np.int64).reshape(-1, 2)

@@ -60,7 +60,10 @@ class OracleSam(Sam):
     def propose(self, embedding):
         at = embedding[0, :2, 0, 0].numpy()
         maps = np.stack(
-            [self._sampled(m, at, outside) for m, outside in zip(self.maps, (0, 1, 1), strict=True)]
+            [
+                self._sampled(m, at, outside)
+                for m, outside in zip(self.maps, (0, 1, 1), strict=True)
+            ]
         )
         return torch.from_numpy(maps)[None]
 

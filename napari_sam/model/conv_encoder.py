@@ -2,13 +2,21 @@
 
 Dense 3 x 3 convolutions in channels-last bfloat16 reach the highest arithmetic rate
 of all layers on a CPU, and their batch normalisation folds away, so a residual
-network of them gives the most quality per CPU second. It has no position embedding
-and no attention: a crop's border does not change what is seen in its middle, and the
-network can be trained on windows smaller than the 1024 px of inference.
+network of them gives the most quality per CPU second. It can be trained on windows
+smaller than the 1024 px of inference.
+
+What convolutions cannot say is which pixels are one object: two equal nuclei get
+equal features, and the mask decoder, made for features of a vision transformer that
+knows positions, cannot part them. So the encoder estimates from every place where
+the centre of its object lies, and adds that position, in sines and cosines, to the
+embedding: all of one object then carries one code, and neighbours carry others.
 
 Rejected: depthwise convolutions (bound by memory, a tenth of the rate), attention at
-stride 32 (learned too slowly from few images).
+stride 32 (learned too slowly from few images), an embedding without the code of
+centres (a single click reached an IoU of 0.38 in training and stayed there).
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -48,14 +56,32 @@ class ConvEncoder(nn.Module):
             previous = width
         self.lateral = nn.Conv2d(config.widths[2], out_chans, kernel_size=1)
         self.coarse = nn.Conv2d(config.widths[3], out_chans, kernel_size=1)
-        self.neck = nn.Sequential(
-            nn.ReLU(),
-            nn.Conv2d(out_chans, out_chans, kernel_size=3, padding=1, bias=False),
-            LayerNorm2d(out_chans),
-        )
+        self.neck = nn.Conv2d(out_chans, out_chans, 3, padding=1, bias=False)
+        self.centres = CentreCode(out_chans)
+        self.norm = LayerNorm2d(out_chans)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode (B, 3, S, S) to (B, out_chans, S / 16, S / 16); S a multiple of 32."""
+        return self.with_offsets(x)[0]
+
+    def with_offsets(
+        self, x: Tensor, origin: tuple[int, int] = (0, 0)
+    ) -> tuple[Tensor, Tensor]:
+        """Encode, and tell where the objects' centres were supposed to be.
+
+        Parameters
+        ----------
+        x : (B, 3, H, W) tensor
+            Normalised; sides are multiples of 32.
+        origin : tuple of int
+            Row and column of ``x`` in the input frame, in cells of 16 px.
+
+        Returns
+        -------
+        embedding : (B, out_chans, H / 16, W / 16) tensor
+        offsets : (B, 2, H / 8, W / 8) float32 tensor
+            See `CentreCode`.
+        """
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         for stage in self.stages[:3]:
             x = stage(x)
@@ -63,8 +89,69 @@ class ConvEncoder(nn.Module):
         fused = self.lateral(x) + F.interpolate(
             coarse, scale_factor=2.0, mode="bilinear", align_corners=False
         )
-        embedding: Tensor = self.neck(fused)
-        return embedding
+        features = F.relu(fused)
+        code, offsets = self.centres(features, origin)
+        return self.norm(self.neck(features) + code), offsets
+
+
+class CentreCode(nn.Module):
+    """Where the centre of each place's object lies, as sines and cosines.
+
+    A cell of 16 px has four places, its quarters. For each an offset to the centre of
+    the object there is estimated; the position it leads to is encoded as in
+    `napari_sam.model.prompt_encoder`, with half of `N_FREQUENCIES` each for rough and
+    fine differences.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the features and of the code.
+    """
+
+    N_FREQUENCIES = 32
+    FINEST = 1 / 32
+    """Turns per pixel of the finest projection, on average; the roughest is 1/1024."""
+    UNIT = 32.0
+    """Pixels of the frame for which the estimate is 1."""
+
+    projection: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.offsets = nn.Conv2d(width, 4 * 2, kernel_size=3, padding=1)
+        self.mix = nn.Conv2d(4 * 2 * self.N_FREQUENCIES, width, kernel_size=1)
+        deviations = torch.logspace(-10, math.log2(self.FINEST), self.N_FREQUENCIES, 2)
+        projection = torch.randn(2, self.N_FREQUENCIES) * deviations
+        self.register_buffer("projection", projection)
+
+    def forward(
+        self, features: Tensor, origin: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Encode the centres seen from (B, C, e, f) features.
+
+        Returns
+        -------
+        code : (B, C, e, f) tensor
+        offsets : (B, 2, 2 * e, 2 * f) float32 tensor
+            (x, y) from the middle of each place to the centre, in units of `UNIT`.
+        """
+        offsets = F.pixel_shuffle(self.offsets(features).float(), 2)
+        # Positions need more digits than bfloat16 has.
+        with torch.autocast(features.device.type, enabled=False):
+            at = self._places(offsets, origin) + self.UNIT * offsets
+            angles = torch.einsum("bdhw,df->bfhw", at, 2 * math.pi * self.projection)
+            waves = torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
+        code: Tensor = self.mix(F.pixel_unshuffle(waves, 2))
+        return code, offsets
+
+    @staticmethod
+    def _places(offsets: Tensor, origin: tuple[int, int]) -> Tensor:
+        """Return the middles of the places in the frame, (x, y), (2, 2e, 2f)."""
+        height, width = offsets.shape[-2:]
+        y = 8 * torch.arange(height, device=offsets.device) + 16 * origin[0] + 3.5
+        x = 8 * torch.arange(width, device=offsets.device) + 16 * origin[1] + 3.5
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        return torch.stack([grid_x, grid_y])
 
 
 class ConvNorm(nn.Sequential):

@@ -162,7 +162,7 @@ class PromptEncoder(nn.Module):
         encoded = torch.where(kind == -1, torch.zeros_like(encoded), encoded)
         padding = self.not_a_point_embed.weight
         encoded = encoded + (kind == -1) * padding + (kind == 0) * negative
-        encoded = encoded + (kind == 1) * positive
+        encoded += (kind == 1) * positive
         return encoded
 
     def _boxes(self, boxes: Tensor) -> Tensor:

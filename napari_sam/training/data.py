@@ -85,12 +85,16 @@ class Batch:
         Share of each pixel that the object covers.
     owner : (N,) int64 tensor
         The window of each object.
+    centres : (B, 2, W / 8, W / 8) float32 tensor
+        (x, y) offset from the middle of each 8-px place to the centroid of what is
+        visible of the object there, in pixels; NaN in the background.
     origin : tuple of int
         Row and column of the windows in the input frame, in cells of 16 px.
     """
 
     images: Tensor
     maps: Tensor
+    centres: Tensor
     is_complete: Tensor
     masks: Tensor
     owner: Tensor
@@ -390,6 +394,33 @@ def _box_blur(pixels: Tensor, width: int) -> Tensor:
     )[0]
 
 
+def centre_offsets(labels: Tensor) -> Tensor:
+    """Return the way from every 8-px place to the centroid of its object.
+
+    Parameters
+    ----------
+    labels : (H, W) int tensor
+        Sides are multiples of 8.
+
+    Returns
+    -------
+    (2, H / 8, W / 8) float32 tensor
+        (x, y), pixels; NaN in the background.
+    """
+    flat = labels.flatten().long()
+    height, width = labels.shape
+    area = torch.bincount(flat).float()
+    y = torch.arange(height).repeat_interleave(width).float()
+    x = torch.arange(width).repeat(height).float()
+    centroid = torch.stack([torch.bincount(flat, x), torch.bincount(flat, y)]) / area
+    centroid[:, 0] = torch.nan
+    # The pixel behind the middle of a place, which lies between pixels.
+    here = labels[4::8, 4::8].long()
+    middle_y = (torch.arange(here.shape[0]) * 8 + 3.5)[:, None].expand(here.shape)
+    middle_x = (torch.arange(here.shape[1]) * 8 + 3.5).expand(here.shape)
+    return centroid[:, here] - torch.stack([middle_x, middle_y])
+
+
 def _collate(
     samples: list[Sample], rng: np.random.Generator, config: TrainConfig
 ) -> Batch:
@@ -411,6 +442,7 @@ def _collate(
     return Batch(
         images=torch.stack([s.pixels for s in samples]),
         maps=F.avg_pool2d(torch.cat([foreground, distances], dim=1), 4),
+        centres=torch.stack([centre_offsets(s.labels) for s in samples]),
         is_complete=torch.tensor([float(s.is_complete) for s in samples]),
         masks=torch.stack(masks) if masks else torch.zeros(0, window // 2, window // 2),
         owner=torch.tensor(owner, dtype=torch.int64),

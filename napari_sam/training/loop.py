@@ -26,8 +26,9 @@ from napari_sam.engine.jobs import Step, job
 from napari_sam.errors import InputError
 from napari_sam.model import VARIANTS, Sam, channels_last
 from napari_sam.model.config import ConvConfig
+from napari_sam.model.conv_encoder import ConvEncoder
 from napari_sam.training.data import Batch, Batches, load_images
-from napari_sam.training.losses import proposal_loss
+from napari_sam.training.losses import centre_loss, proposal_loss
 from napari_sam.training.rounds import PromptRounds, draw_rounds
 from napari_sam.weights import load_model, pick_device, save_weights
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CURVES = ("loss", "dice", "iou", "iou_error", "proposal", "gradient")
+CURVES = ("loss", "dice", "iou", "iou_error", "proposal", "centre", "gradient")
 
 
 @job
@@ -148,9 +149,17 @@ def _losses(
         device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
     ):
         pixels = (batch.images.to(device).float() - model.pixel_mean) / model.pixel_std
-        embedding = model.image_encoder(pixels)
-        loss = torch.zeros((), device=device)
         curves = {}
+        loss = torch.zeros((), device=device)
+        encoder = model.image_encoder
+        if isinstance(encoder, ConvEncoder):
+            embedding, offsets = encoder.with_offsets(pixels, batch.origin)
+            target = batch.centres.to(device) / encoder.centres.UNIT
+            part = centre_loss(offsets, target)
+            curves["centre"] = part.detach()
+            loss = loss + config.proposal_weight * part
+        else:
+            embedding = encoder(pixels)
         if model.proposal_head is not None:
             maps = model.proposal_head(embedding).float()
             maps = F.interpolate(maps, batch.maps.shape[-2:], mode="bilinear")

@@ -8,6 +8,7 @@ import torch
 from napari_sam.errors import InputError
 from napari_sam.model import VARIANTS, Sam, SamConfig
 from napari_sam.model.config import ConvConfig, ProposalConfig, UnetrConfig
+from napari_sam.model.conv_encoder import CentreCode
 from napari_sam.model.prompt_encoder import PositionEmbeddingRandom
 
 SMALL = SamConfig(
@@ -70,12 +71,39 @@ def test_preprocess_refuses_what_the_frame_cannot_hold(small, shape):
 def test_the_convolutional_encoder_moves_with_the_image(small):
     generator = torch.Generator().manual_seed(0)
     wide = torch.randn(1, 3, 576, 704, generator=generator)
-    left = small.image_encoder(wide[..., :640])
-    right = small.image_encoder(wide[..., 64:])
-    # 64 px are 4 cells; cells nearer than 200 px to a border see it.
+    # 64 px are 4 cells; the origin says where in the frame a part lies.
+    left, _ = small.image_encoder.with_offsets(wide[..., :640])
+    right, offsets = small.image_encoder.with_offsets(wide[..., 64:], origin=(0, 4))
+    # Cells nearer than 200 px to a border see it.
     torch.testing.assert_close(
         left[..., 14:22, 18:26], right[..., 14:22, 14:22], rtol=1e-4, atol=1e-4
     )
+    moved, same = small.image_encoder.with_offsets(wide[..., 64:])
+    torch.testing.assert_close(offsets, same)
+    assert not torch.allclose(moved, right, atol=1e-3)
+
+
+def test_places_that_point_to_one_centre_have_one_code():
+    torch.manual_seed(0)
+    code = CentreCode(16)
+    torch.nn.init.zeros_(code.offsets.weight)
+    # Every place points at x = 100, y = 60, wherever it lies.
+    y = torch.arange(8) * 8 + 3.5
+    x = torch.arange(16) * 8 + 3.5
+    target = torch.stack([100 - x.expand(8, 16), 60 - y[:, None].expand(8, 16)])
+    waves = []
+    hook = code.mix.register_forward_pre_hook(lambda _, a: waves.append(a[0]))
+    real = code.offsets.forward
+    code.offsets.forward = lambda _: torch.nn.functional.pixel_unshuffle(
+        target[None] / CentreCode.UNIT, 2
+    )
+    code(torch.zeros(1, 16, 4, 8), (0, 0))
+    code.offsets.forward = real
+    code(torch.zeros(1, 16, 4, 8), (0, 0))
+    hook.remove()
+    together, apart = waves
+    assert (together - together[..., :1, :1]).abs().max() < 1e-4
+    assert (apart - apart[..., :1, :1]).abs().max() > 0.5
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from napari_sam.errors import FormatError, InputError
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.data import (
     Batches,
+    centre_offsets,
     distance_maps,
     load_images,
     make_training_image,
@@ -143,3 +144,15 @@ def test_a_folder_of_images_and_labels_is_read(tmp_path: Path):
     tifffile.imwrite(tmp_path / "labels" / "one.tif", labels[:10])
     with pytest.raises(FormatError, match="equal"):
         load_images(tmp_path)
+
+
+def test_every_place_points_to_the_centroid_of_its_object():
+    labels = torch.zeros(48, 64, dtype=torch.int32)
+    labels[8:24, 16:48], labels[32:40, 0:8] = 7, 9
+    offsets = centre_offsets(labels)
+    assert offsets.shape == (2, 6, 8)
+    # Place (1, 2) has its middle at y = 11.5, x = 19.5; object 7 its at 15.5, 31.5.
+    assert offsets[:, 1, 2].tolist() == [12.0, 4.0]
+    assert offsets[:, 4, 0].tolist() == [0.0, 0.0]
+    assert torch.isnan(offsets[:, 0, 0]).all()
+    assert (~torch.isnan(offsets[0])).sum() == 2 * 4 + 1

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from napari_sam.training.losses import (
+    centre_loss,
     cross_entropy_loss,
     dice_loss,
     focal_loss,
@@ -108,3 +109,13 @@ def test_perfect_maps_cost_nothing_and_partial_labels_do_not_count():
     wrong[1] *= -1
     assert proposal_loss(wrong, target, torch.ones(2)).item() > 1
     assert proposal_loss(wrong, target, torch.tensor([1.0, 0.0])).item() < 1e-3
+
+
+def test_the_centre_loss_counts_known_places_only():
+    offsets = torch.zeros(1, 2, 1, 3)
+    target = torch.tensor([[[[1.0, 0.05, torch.nan]], [[0.0, 0.0, torch.nan]]]])
+    # Errors 1 (less half of 0.1, where the parabola ends) and 0.05 (squared).
+    expected = ((1 - 0.05) + 0.5 * 0.05**2 / 0.1) / 4
+    assert centre_loss(offsets, target).item() == pytest.approx(expected, abs=1e-6)
+    nothing = torch.full((1, 2, 1, 3), torch.nan)
+    assert centre_loss(offsets, nothing).item() == 0

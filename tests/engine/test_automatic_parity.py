@@ -28,7 +28,7 @@ SHIFT = 10.0  # lifts values above 0, where ReLU and GELU leave them as they are
 GAIN = 0.6
 THRESHOLDS = (10.0, 8.0, 11.0, 14.0)  # of the single mask and of the three
 
-MODE = GridMode(points_per_side=10, min_predicted_iou=0.05, min_stability=0.6)
+MODE = GridMode(points_per_side=8, min_predicted_iou=0.05, min_stability=0.6)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_masks_are_those_of_the_reference(
     image = np.ascontiguousarray(data.immunohistochemistry()[:height, :width])
     expected = reference_masks(reference, image)
     found = our_masks(ours, image)
-    assert len(expected) >= 8  # a comparison of one or two masks would prove little
+    assert len(expected) >= 15  # a comparison of one or two masks would prove little
     assert len(found) == len(expected)
     for candidate, record in zip(found, expected, strict=True):  # both best first
         mask = candidate.within(Box.whole(shape))

@@ -23,7 +23,7 @@ from napari_sam.prompts import Prompts
 from napari_sam.writers import measure, save_labels, save_measurements, save_overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -58,8 +58,22 @@ class Timing:
     n_objects: int
 
 
-def run_demo(model: Sam, output: Path) -> Iterator[str]:
-    """Segment both images; write pictures, labels and measurements.
+def demo_images() -> dict[str, NDArray[np.uint8]]:
+    """Return the image that comes with scikit-image, and the mosaic made from it.
+
+    Returns
+    -------
+    dict of str to (h, w, 3) uint8 array
+        RGB, by name.
+    """
+    image = data.immunohistochemistry()
+    return {"ihc": image, "mosaic": mirrored(image, _COPIES)}
+
+
+def run_demo(
+    model: Sam, output: Path, images: Mapping[str, NDArray[np.uint8]] | None = None
+) -> Iterator[str]:
+    """Segment images; write pictures, labels and measurements.
 
     Parameters
     ----------
@@ -68,6 +82,8 @@ def run_demo(model: Sam, output: Path) -> Iterator[str]:
     output : Path
         Folder; it is made, and files in it are replaced. Each image gets ``NAME.png``,
         ``NAME.labels.tif``, ``NAME.overlay.png`` and ``NAME.csv``.
+    images : mapping of str to (h, w, 3) uint8 array, optional
+        RGB images by name. Default: those of `demo_images`.
 
     Yields
     ------
@@ -80,8 +96,7 @@ def run_demo(model: Sam, output: Path) -> Iterator[str]:
         f"model   {model.name}, {millions:.1f} million parameters, on {model.device}, "
         f"{model.precision}"
     )
-    image = data.immunohistochemistry()
-    for name, plane in (("ihc", image), ("mosaic", mirrored(image, _COPIES))):
+    for name, plane in (demo_images() if images is None else images).items():
         timing = segment_into(plane, model, output, name)
         yield (
             f"{name:<6}  {plane.shape[0]} x {plane.shape[1]} px, crops: "

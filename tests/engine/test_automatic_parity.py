@@ -14,8 +14,8 @@ import torch
 from skimage import data
 from torch import Tensor, nn
 
-from napari_sam.engine.candidates import GridMode, grid_candidates
 from napari_sam.engine.embed import open_plane
+from napari_sam.engine.grid_masks import GridMode, grid_candidates
 from napari_sam.masks import Candidate, mask_iou
 from napari_sam.model import Sam, SamConfig
 from napari_sam.model.config import ViTConfig

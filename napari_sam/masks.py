@@ -10,7 +10,7 @@ Segment Anything end with the last pixel instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
@@ -93,6 +93,26 @@ class Candidate:
         overlap = self.overlap(other)
         union = self.area + other.area - overlap
         return overlap / union if union else 0.0
+
+    def with_mask(self, mask: NDArray[np.bool_]) -> Candidate:
+        """Return this candidate with another mask, cut to the pixels that it holds.
+
+        Parameters
+        ----------
+        mask : (h, w) array of bool
+            Over the whole of `box`.
+
+        Returns
+        -------
+        Candidate
+            Its box is empty if the mask is.
+        """
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        y0, y1 = (int(rows[0]), int(rows[-1]) + 1) if rows.size else (0, 0)
+        x0, x1 = (int(columns[0]), int(columns[-1]) + 1) if rows.size else (0, 0)
+        box = replace(self.box, y0=self.box.y0 + y0, y1=self.box.y0 + y1)
+        box = replace(box, x0=self.box.x0 + x0, x1=self.box.x0 + x1)
+        return replace(self, box=box, mask=mask[y0:y1, x0:x1])
 
     def within(self, region: Box) -> NDArray[np.bool_]:
         """Return the part of the mask in a region.

@@ -355,13 +355,7 @@ def _left_over(
         n_free = int(np.count_nonzero(free))
     if n_free < max(min_visible * area, min_area, 1):
         return None
-    rows, columns = np.flatnonzero(free.any(axis=1)), np.flatnonzero(free.any(axis=0))
-    tight = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
-    return replace(
-        candidate,
-        box=tight.shift(candidate.box.y0, candidate.box.x0),
-        mask=free[tight.slices],
-    )
+    return candidate.with_mask(free)
 
 
 def _first_pixel(candidate: Candidate) -> tuple[int, int]:

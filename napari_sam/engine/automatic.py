@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from napari_sam.engine.candidates import (
-    GridMode,
-    ProposalMode,
-    grid_candidates,
-    proposal_candidates,
-)
 from napari_sam.engine.embed import PlaneEmbedding, open_plane
+from napari_sam.engine.grid_masks import GridMode, grid_candidates
 from napari_sam.engine.jobs import Job, Step, job
+from napari_sam.engine.proposals import ProposalMode, proposal_candidates
 from napari_sam.errors import InputError
 from napari_sam.images import find_intensity
 from napari_sam.readers import open_image

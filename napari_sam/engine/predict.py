@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from napari_sam.engine.embed import PlaneEmbedding
     from napari_sam.model import Sam
@@ -284,6 +285,50 @@ class Predictor:
                 )
             )
         return predictions
+
+
+@torch.inference_mode()
+def decode_points(
+    model: Sam,
+    embedding: Tensor,
+    crop: Crop,
+    points: NDArray[np.float64],
+    origin: tuple[int, int] = (0, 0),
+) -> tuple[Tensor, Tensor]:
+    """Ask for the object at each of many single points.
+
+    Parameters
+    ----------
+    model : Sam
+        The network that decodes.
+    embedding : (1, C, h, w) tensor
+        Embedding of the crop, or a part of it.
+    crop : Crop
+        Where the crop lies.
+    points : (N, 2) array, (y, x), plane pixels
+    origin : tuple of int
+        Row and column of the part's first cell in the whole embedding.
+
+    Returns
+    -------
+    logits : (N, 3, 4 * h, 4 * w) tensor
+    predicted_iou : (N, 3) tensor
+
+    Raises
+    ------
+    DeviceError
+        If the device runs out of memory.
+    """
+    prompts = [Prompts(points=[point]) for point in points]
+    tensors = to_input(prompts, crop, model.device)
+    with device_errors():
+        return model.decode(
+            embedding,
+            points=tensors.points,
+            labels=tensors.labels,
+            multimask=True,
+            origin=origin,
+        )
 
 
 def _extent(prompts: Prompts) -> Box:

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from skimage.draw import disk
+from skimage.segmentation import relabel_sequential
 
+from napari_sam.engine.embed import open_plane
 from napari_sam.model import Sam
 from napari_sam.model.config import VARIANTS
 from napari_sam.training.data import distance_maps
@@ -34,6 +37,7 @@ class OracleSam(Sam):
         self.scores = dict(scores)
         self.n_encoded = 0
         self.decoded: list[int] = []
+        self.seen: list[tuple[int, ...]] = []
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         self.n_encoded += len(x)
@@ -47,13 +51,18 @@ class OracleSam(Sam):
 
     def decode(self, embedding, *, points=None, boxes=None, multimask=True, **others):
         at = embedding[0, :2, 0, 0].numpy()
+        first, size = others.get("origin", (0, 0)), embedding.shape[2:]
+        part = np.s_[
+            :, *(slice(4 * a, 4 * (a + n)) for a, n in zip(first, size, strict=True))
+        ]
         if points is None:
             points = ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None]
         self.decoded.append(len(points))
+        self.seen.append(tuple(size))
         found = [
             self._answers(self._object_at(p[0].flip(0).numpy(), at), at) for p in points
         ]
-        logits = torch.from_numpy(np.stack([masks for masks, _ in found]))
+        logits = torch.from_numpy(np.stack([masks[part] for masks, _ in found]))
         ious = torch.tensor([ious for _, ious in found])
         return (logits, ious) if multimask else (logits[:, 1:2], ious[:, 1:2])
 
@@ -96,3 +105,32 @@ def image_of(labels: NDArray[Any]) -> NDArray[np.uint8]:
     """Return an image from which `OracleSam` reads where a crop lies."""
     rows, columns = np.mgrid[: labels.shape[0], : labels.shape[1]]
     return np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype(np.uint8)
+
+
+def result(work):
+    """Drive a generator; return its result, and how often it paused."""
+    n_pauses = 0
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            return stop.value, n_pauses
+        n_pauses += 1
+
+
+def crop_of(labels, scale):
+    """Return an oracle, its embedding of a plane of one crop, and that crop."""
+    oracle = OracleSam(labels, scale=scale)
+    plane = open_plane(image_of(labels), oracle)
+    return oracle, plane.of(plane.grid[0]), plane.grid[0]
+
+
+def discs(seed=2):
+    """Labels of discs of 4 to 10 px in a plane of 32 x 32 px."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((32, 32), np.uint32)
+    for i in range(1, 30):
+        rows, columns = disk(rng.uniform(2, 30, 2), rng.uniform(2, 5), shape=(32, 32))
+        if not labels[rows, columns].any():
+            labels[rows, columns] = i
+    return relabel_sequential(labels)[0]

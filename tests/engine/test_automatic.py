@@ -7,8 +7,9 @@ from skimage.draw import disk
 
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.automatic import AutomaticConfig, Segmentation, segment
-from napari_sam.engine.candidates import GridMode, ProposalMode
+from napari_sam.engine.grid_masks import GridMode
 from napari_sam.engine.jobs import run
+from napari_sam.engine.proposals import ProposalMode
 from napari_sam.errors import InputError
 from napari_sam.images import ImageSource
 from napari_sam.masks import Candidate

@@ -1,40 +1,21 @@
-"""Candidates of one crop: where the peaks are, and what the masks look like."""
+"""Proposals of one crop: where the peaks are, what the masks look like, and windows."""
 
 import numpy as np
 import pytest
 import torch
 from skimage.draw import disk, ellipse
-from skimage.segmentation import relabel_sequential
 
-from napari_sam.engine.candidates import (
-    GridMode,
-    ProposalMode,
-    find_peaks,
-    grid_candidates,
-    proposal_candidates,
-)
 from napari_sam.engine.embed import open_plane
+from napari_sam.engine.proposals import ProposalMode, find_peaks, proposal_candidates
 from napari_sam.errors import InputError
-from napari_sam.tiling import Box, Crop
 from napari_sam.training.data import distance_maps
-from tests.engine.oracle import OracleSam, image_of
+from tests.engine.oracle import crop_of, discs, result
 
 
 def maps_of(labels):
     """What a perfect proposal head says."""
     distances = distance_maps(labels.astype(np.int32)) / np.float32(255)
     return np.stack([labels > 0, *distances]).astype(np.float32)
-
-
-def result(generator):
-    """Drive a generator; return its result and how often it paused."""
-    n_pauses = 0
-    while True:
-        try:
-            next(generator)
-        except StopIteration as stop:
-            return stop.value, n_pauses
-        n_pauses += 1
 
 
 class TestPeaks:
@@ -97,19 +78,7 @@ class TestPeaks:
 
 @pytest.fixture
 def truth():
-    rng = np.random.default_rng(2)
-    labels = np.zeros((32, 32), np.uint32)
-    for i in range(1, 30):
-        rows, columns = disk(rng.uniform(2, 30, 2), rng.uniform(2, 5), shape=(32, 32))
-        if not labels[rows, columns].any():
-            labels[rows, columns] = i
-    return relabel_sequential(labels)[0]
-
-
-def crop_of(truth, scale):
-    oracle = OracleSam(truth, scale=scale)
-    plane = open_plane(image_of(truth), oracle)
-    return oracle, plane.of(plane.grid[0]), plane.grid[0]
+    return discs()
 
 
 def test_proposals_are_the_objects(truth):
@@ -133,19 +102,6 @@ def test_proposals_are_the_objects(truth):
         assert each.predicted_iou == pytest.approx(0.9)
 
 
-def test_the_grid_finds_the_same_objects(truth):
-    oracle, embedding, crop = crop_of(truth, 4)
-    mode = GridMode(points_per_side=16, min_stability=0.5)
-    plane = Box.whole(truth.shape)
-    found, n_pauses = result(grid_candidates(oracle, embedding, crop, plane, mode))
-    assert (sum(oracle.decoded), n_pauses) == (256, 16)
-    objects, _ = result(proposal_candidates(oracle, embedding, crop, ProposalMode()))
-    by_grid = {(c.box, c.mask.tobytes()) for c in found}
-    # boxes of neighbours may be alike: the reference's box NMS takes some away
-    assert len(by_grid) >= 0.8 * truth.max()
-    assert by_grid <= {(c.box, c.mask.tobytes()) for c in objects}
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [("min_predicted_iou", 0.95), ("min_stability", 1.01), ("min_foreground", 1.01)],
@@ -156,30 +112,84 @@ def test_thresholds_of_proposals_drop_candidates(truth, name, value):
     assert result(proposal_candidates(oracle, embedding, crop, mode))[0] == []
 
 
+def lenient(**others):
+    """Thresholds that let a random network pass, which is sure of nothing."""
+    return ProposalMode(
+        min_predicted_iou=-9,
+        min_stability=0,
+        min_foreground=0,
+        foreground=0.3,
+        **others,
+    )
+
+
 def test_batches_do_not_change_the_result(tiny_sam):
     image = np.random.default_rng(0).integers(0, 256, (100, 128), dtype=np.uint8)
     plane = open_plane(image, tiny_sam)
     crop, embedding = plane.grid[0], plane.of(plane.grid[0])
-    for makes, mode, others in (
-        (grid_candidates, GridMode, (Box.whole(image.shape),)),
-        (proposal_candidates, ProposalMode, ()),
-    ):
-        found = []
-        for batch in (1, 7, 64):
-            # a random network is sure of nothing
-            lenient = {"min_predicted_iou": -9, "min_stability": 0.0, "batch": batch}
-            if mode is ProposalMode:
-                lenient |= {"min_foreground": 0, "foreground": 0.3}
-            else:
-                lenient |= {"points_per_side": 6}
-            made, _ = result(makes(tiny_sam, embedding, crop, *others, mode(**lenient)))
-            found.append(made)
-        assert len(found[0]) > 0
-        for other in found[1:]:
-            assert len(other) == len(found[0])
-            for a, b in zip(found[0], other, strict=True):
-                assert a.iou(b) > 0.99
-                assert a.predicted_iou == pytest.approx(b.predicted_iou, abs=1e-4)
+    found = [
+        result(proposal_candidates(tiny_sam, embedding, crop, lenient(batch=batch)))[0]
+        for batch in (1, 7, 64)
+    ]
+    assert len(found[0]) > 0
+    for other in found[1:]:
+        assert len(other) == len(found[0])
+        for a, b in zip(found[0], other, strict=True):
+            assert a.iou(b) > 0.99
+            assert a.predicted_iou == pytest.approx(b.predicted_iou, abs=1e-4)
+
+
+class TestWindows:
+    """A window of 3 patches is 12 px of the plane; blocks are 1 patch, 4 px."""
+
+    mode = ProposalMode(window=48)
+
+    def test_they_give_the_same_answers(self):
+        truth = discs()
+        oracle, embedding, crop = crop_of(truth, 4)
+        whole, _ = result(proposal_candidates(oracle, embedding, crop, ProposalMode()))
+        n_prompts = sum(oracle.decoded)
+        del oracle.decoded[:], oracle.seen[:]
+        found, _ = result(proposal_candidates(oracle, embedding, crop, self.mode))
+        assert {(c.box, c.mask.tobytes(), c.point) for c in found} == {
+            (c.box, c.mask.tobytes(), c.point) for c in whole
+        }
+        in_windows = sum(
+            n for n, s in zip(oracle.decoded, oracle.seen, strict=True) if s == (3, 3)
+        )
+        assert in_windows == n_prompts
+
+    def test_only_objects_that_reach_beyond_ask_the_whole_crop(self):
+        truth = np.zeros((32, 32), np.uint32)
+        truth[2:6, 2:6] = 1
+        truth[18:22, 18:22] = 2
+        truth[12:14, 2:30] = 3
+        oracle, embedding, crop = crop_of(truth, 4)
+        found, _ = result(proposal_candidates(oracle, embedding, crop, self.mode))
+        assert sorted(zip(oracle.seen, oracle.decoded, strict=True)) == [
+            ((3, 3), 1),
+            ((3, 3), 1),
+            ((3, 3), 1),
+            ((8, 8), 1),
+        ]
+        assert sorted(c.area for c in found) == [16, 16, 56]
+
+    def test_the_edge_of_the_crop_is_no_edge_of_a_window(self):
+        truth = np.zeros((32, 24), np.uint32)  # the frame goes on to the right
+        truth[0:4, 0:3] = 1
+        truth[28:32, 20:24] = 2
+        oracle, embedding, crop = crop_of(truth, 4)
+        found, _ = result(proposal_candidates(oracle, embedding, crop, self.mode))
+        assert set(oracle.seen) == {(3, 3)}
+        assert sorted(c.area for c in found) == [12, 16]
+
+    def test_prompts_of_one_block_share_a_call(self):
+        truth = np.zeros((32, 32), np.uint32)
+        for i, (y, x) in enumerate([(4, 4), (4, 6), (6, 4), (6, 6)], start=1):
+            truth[y, x] = i
+        oracle, embedding, crop = crop_of(truth, 4)
+        result(proposal_candidates(oracle, embedding, crop, self.mode))
+        assert oracle.decoded == [4]
 
 
 @pytest.mark.parametrize(
@@ -190,10 +200,7 @@ def test_masks_of_proposals_are_those_of_upscaled_logits(tiny_sam, shape, agreem
     image = rng.integers(0, 256, shape, dtype=np.uint8)
     plane = open_plane(image, tiny_sam)
     crop, embedding = plane.grid[0], plane.of(plane.grid[0])
-    mode = ProposalMode(
-        min_predicted_iou=-9, min_stability=0, min_foreground=0, foreground=0.3
-    )
-    found, _ = result(proposal_candidates(tiny_sam, embedding, crop, mode))
+    found, _ = result(proposal_candidates(tiny_sam, embedding, crop, lenient()))
     assert found
     for each in found:
         y, x = crop.to_input([each.point])[0]
@@ -211,57 +218,15 @@ def test_masks_of_proposals_are_those_of_upscaled_logits(tiny_sam, shape, agreem
         assert (mask & expected).sum() >= agreement * union
 
 
-class TestBorders:
-    def candidates(self, box, drop):
-        """A grid mode's answer for one rectangle in a crop inside a larger plane."""
-        truth = np.zeros((128, 128), np.uint32)
-        truth[box.slices] = 1
-        oracle = OracleSam(truth, scale=1)
-        plane = open_plane(image_of(truth), oracle)
-        inner = Crop(0, 0, 0, Box(0, 0, 128, 128), Box(0, 0, 128, 128), (128, 128))
-        mode = GridMode(points_per_side=8, drop_at_borders=drop, min_stability=0.5)
-        # the plane goes on to the right and below
-        whole = Box(0, 0, 500, 500)
-        embedding = plane.of(plane.grid[0])
-        return result(grid_candidates(oracle, embedding, inner, whole, mode))[0]
-
-    def test_masks_at_an_inner_border_are_dropped(self):
-        near = Box(40, 40, 80, 112)
-        assert self.candidates(near, drop=True) == []
-        assert len(self.candidates(near, drop=False)) == 1
-
-    def test_masks_inside_and_at_the_border_of_the_plane_stay(self):
-        assert len(self.candidates(Box(40, 40, 80, 80), drop=True)) == 1
-        assert len(self.candidates(Box(0, 0, 80, 80), drop=True)) == 1
-
-
-def test_small_islands_and_holes_are_removed():
-    truth = np.zeros((32, 32), np.uint32)
-    truth[4:20, 4:20] = 1
-    truth[10:12, 10:12] = 0  # a hole of 4 px
-    truth[28:30, 28:30] = 1  # an island of 4 px
-    oracle, embedding, crop = crop_of(truth, 4)
-    plane = Box.whole(truth.shape)
-
-    def found(min_area):
-        mode = GridMode(points_per_side=8, min_area=min_area, min_stability=0.5)
-        return result(grid_candidates(oracle, embedding, crop, plane, mode))[0]
-
-    assert found(0)[0].area == 256 - 4 + 4
-    assert found(5)[0].area == 256
-    assert found(5)[0].box == Box(4, 4, 20, 20)
-
-
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("thresholds", "message"),
     [
-        (lambda: GridMode(points_per_side=0), "1 or more"),
-        (lambda: GridMode(batch=0), "1 or more"),
-        (lambda: ProposalMode(foreground=1.0), "0 to 1"),
-        (lambda: ProposalMode(batch=0), "1 or more"),
-        (lambda: ProposalMode(smoothing=-1), "negative"),
+        ({"foreground": 1.0}, "0 to 1"),
+        ({"batch": 0}, "1 or more"),
+        ({"smoothing": -1}, "negative"),
+        ({"window": 16}, "48 px or more"),
     ],
 )
-def test_impossible_thresholds_are_refused(make, message):
+def test_impossible_thresholds_are_refused(thresholds, message):
     with pytest.raises(InputError, match=message):
-        make()
+        ProposalMode(**thresholds)

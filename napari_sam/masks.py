@@ -55,6 +55,8 @@ class Candidate:
         The point prompt (y, x) that gave the mask, in plane pixels.
     crop : int
         Number of the crop that it was decoded in.
+    penalty : float
+        What is taken off its score where candidates compete.
 
     Raises
     ------
@@ -68,6 +70,7 @@ class Candidate:
     stability: float = 1.0
     point: tuple[float, float] | None = None
     crop: int = 0
+    penalty: float = 0.0
 
     def __post_init__(self) -> None:
         if self.mask.shape != self.box.shape:

@@ -68,8 +68,12 @@ class PlaneObject:
 
 
 def quality(candidate: Candidate) -> float:
-    """Return the score by which candidates compete: predicted IoU x stability."""
-    return candidate.predicted_iou * candidate.stability
+    """Return the score by which candidates compete.
+
+    It is predicted IoU x stability, as both say how good a mask is, less
+    `Candidate.penalty`.
+    """
+    return candidate.predicted_iou * candidate.stability - candidate.penalty
 
 
 def ranked(candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -43,6 +43,9 @@ _PATCH = 16
 # Of our own network, which is trained on parts of a frame of 256 px and more.
 _DEFAULT_WINDOW = 384
 
+# Further peaks in a mask that count against it; more say nothing new.
+_MAX_CROWD = 3
+
 
 @dataclass(frozen=True, slots=True)
 class ProposalMode:
@@ -57,6 +60,9 @@ class ProposalMode:
         centres is smoothed before its peaks are taken.
     min_prominence : float, default 0.05
         How far a peak must rise above the way to any higher one, 0 to 1.
+    crowding : float, default 0.1
+        How much less a mask is worth for each further peak that it holds, up to
+        three: a mask over several peaks is more likely a group than an object.
     window : int, optional
         Side of the part of the crop that answers a prompt first, in input pixels.
         Default: 384 for our own network, which is trained on such parts; the
@@ -79,6 +85,7 @@ class ProposalMode:
     foreground: float = 0.5
     smoothing: float = 0.7
     min_prominence: float = 0.05
+    crowding: float = 0.1
     window: int | None = None
     batch: int = 8
     min_predicted_iou: float = 0.5
@@ -88,7 +95,7 @@ class ProposalMode:
     def __post_init__(self) -> None:
         if not 0 < self.foreground < 1:
             raise InputError(f"foreground {self.foreground}; give a value from 0 to 1")
-        if self.smoothing < 0 or self.min_prominence < 0 or self.batch < 1:
+        if min(self.smoothing, self.min_prominence) < 0 or self.batch < 1:
             raise InputError(
                 f"smoothing {self.smoothing}, min_prominence {self.min_prominence}, "
                 f"batch {self.batch}; none may be negative, and batch is 1 or more"
@@ -137,9 +144,9 @@ def proposal_candidates(
         beyond: list[int] = []
         for i in range(0, len(members), mode.batch):
             batch = members[i : i + mode.batch]
-            answers = _ask(
-                model, embedding[..., *view.slices], crop, points[batch], view
-            )
+            part = embedding[..., *view.slices]
+            logits, ious = _decode(model, part, crop, points[batch], view)
+            answers = _best_answers(logits, ious, view, peaks, mode)
             for k, answer in zip(batch, answers, strict=True):
                 if answer.reaches_edge(maps.shape[1:]):
                     beyond.append(k)
@@ -190,6 +197,7 @@ class _Answer(NamedTuple):
     region: Box
     logits: NDArray[np.float32]
     predicted_iou: float
+    penalty: float
 
     def reaches_edge(self, shape: tuple[int, ...]) -> bool:
         """Whether the mask touches an edge of its region inside the map."""
@@ -234,21 +242,36 @@ def _views(
         yield Box(row, column, row + window, column + window), numbers
 
 
-@torch.inference_mode()
-def _ask(
+def _decode(
     model: Sam, part: Tensor, crop: Crop, points: NDArray[np.float64], view: Box
-) -> list[_Answer]:
-    """Decode points on a part of the embedding; return the best mask of each."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Decode points on a part of the embedding: logits (N, 3, h, w), IoU (N, 3)."""
     is_bfloat16 = model.precision == "bfloat16"
     with torch.autocast(model.device.type, torch.bfloat16, enabled=is_bfloat16):
         logits, ious = decode_points(model, part, crop, points, (view.y0, view.x0))
-    best = ious.argmax(dim=1)
-    chosen = torch.arange(len(best), device=best.device)
+    return logits.cpu().numpy(), ious.cpu().numpy()
+
+
+def _best_answers(
+    logits: NDArray[np.float32],
+    ious: NDArray[np.float32],
+    view: Box,
+    peaks: NDArray[np.int64],
+    mode: ProposalMode,
+) -> list[_Answer]:
+    """Choose among the three masks of each prompt, with an eye on other peaks."""
     ratio = _PATCH // _CELL
     region = Box(*(ratio * n for n in (view.y0, view.x0, view.y1, view.x1)))
-    masks = logits[chosen, best].cpu().numpy()
-    scores = ious[chosen, best].tolist()
-    return [_Answer(region, *each) for each in zip(masks, scores, strict=True)]
+    places = peaks - [region.y0, region.x0]
+    places = places[((places >= 0) & (places < region.shape)).all(axis=1)]
+    held = (logits[:, :, places[:, 0], places[:, 1]] > 0).sum(axis=2)
+    # one peak is its own
+    penalties = mode.crowding * (held - 1).clip(0, _MAX_CROWD)
+    best = (ious - penalties).argmax(axis=1)
+    return [
+        _Answer(region, logits[i, k], float(ious[i, k]), float(penalties[i, k]))
+        for i, k in enumerate(best.tolist())
+    ]
 
 
 def _candidate(
@@ -273,7 +296,13 @@ def _candidate(
     box, mask = _plane_mask(answer, inside, crop)
     y, x = point.tolist()
     candidate = Candidate(
-        box, mask, answer.predicted_iou, stability, (y, x), crop.index
+        box=box,
+        mask=mask,
+        predicted_iou=answer.predicted_iou,
+        stability=stability,
+        point=(y, x),
+        crop=crop.index,
+        penalty=answer.penalty,
     )
     return candidate.with_mask(mask) if mask.any() else None
 

@@ -35,6 +35,7 @@ class OracleSam(Sam):
         ).astype(np.float32)
         self.plane_scale = scale
         self.scores = dict(scores)
+        self.group_score = 0.5
         self.n_encoded = 0
         self.decoded: list[int] = []
         self.seen: list[tuple[int, ...]] = []
@@ -90,7 +91,7 @@ class OracleSam(Sam):
         return np.where(masks, 8, -8).astype(np.float32), [
             0.6,
             self.scores.get(int(number), 0.9),
-            0.5,
+            self.group_score,
         ]
 
     def _sampled(self, plane, at, outside):

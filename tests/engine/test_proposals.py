@@ -8,6 +8,7 @@ from skimage.draw import disk, ellipse
 from napari_sam.engine.embed import open_plane
 from napari_sam.engine.proposals import ProposalMode, find_peaks, proposal_candidates
 from napari_sam.errors import InputError
+from napari_sam.stitch import without_duplicates
 from napari_sam.training.data import distance_maps
 from tests.engine.oracle import crop_of, discs, result
 
@@ -137,6 +138,21 @@ def test_batches_do_not_change_the_result(tiny_sam):
         for a, b in zip(found[0], other, strict=True):
             assert a.iou(b) > 0.99
             assert a.predicted_iou == pytest.approx(b.predicted_iou, abs=1e-4)
+
+
+def test_parts_win_over_a_group_that_is_more_sure_of_itself():
+    truth = np.zeros((32, 32), np.uint32)
+    truth[4:12, 4:12], truth[4:12, 13:21], truth[14:22, 4:21] = 1, 2, 3
+    oracle, embedding, crop = crop_of(truth, 4)
+    oracle.group_score = 0.95
+
+    def areas(crowding):
+        mode = ProposalMode(crowding=crowding)
+        made, _ = result(proposal_candidates(oracle, embedding, crop, mode))
+        return sorted(c.area for c in without_duplicates(made, crop.box))
+
+    assert areas(crowding=0.1) == [64, 64, 136]
+    assert areas(crowding=0.0) == [264]
 
 
 class TestWindows:

@@ -116,7 +116,7 @@ def visible_labels(
     (H, W) int32 array
         Ids 1..n without gaps, each one 8-connected.
     """
-    pieces = label(labels, background=0, connectivity=2)  # type: ignore[no-untyped-call]
+    pieces = label(labels, background=0, connectivity=2)
     piece_area = np.bincount(pieces.ravel())
     owner = np.zeros(len(piece_area), np.int64)
     owner[pieces.ravel()] = labels.ravel()

@@ -243,22 +243,37 @@ def _edges(
 def _edges_within(
     nodes: Sequence[Candidate], first: list[int], second: list[int], shared: Box
 ) -> Iterator[tuple[float, int, int]]:
-    first = [i for i in first if nodes[i].box.intersection(shared) is not None]
-    second = [j for j in second if nodes[j].box.intersection(shared) is not None]
-    for i in first:
-        for j in second:
-            both = nodes[i].box.intersection(nodes[j].box)
-            if both is None or (both := both.intersection(shared)) is None:
-                continue
-            overlap = np.count_nonzero(nodes[i].within(both) & nodes[j].within(both))
-            if overlap:
-                area = sum(_area_within(nodes[k], shared) for k in (i, j))
-                yield overlap / (area - overlap), min(i, j), max(i, j)
+    """Compare two crops' candidates in the region that both crops see."""
+    first, first_boxes = _seen_in(nodes, first, shared)
+    second, second_boxes = _seen_in(nodes, second, shared)
+    starts = np.maximum(first_boxes[:, None, :2], second_boxes[None, :, :2])
+    ends = np.minimum(first_boxes[:, None, 2:], second_boxes[None, :, 2:])
+    areas: dict[int, int] = {}
+    # thousands of pairs are far apart; only the others are looked at one by one
+    for a, b in np.argwhere((starts < ends).all(axis=-1)).tolist():
+        i, j = first[a], second[b]
+        both = Box(*starts[a, b].tolist(), *ends[a, b].tolist())
+        overlap = np.count_nonzero(nodes[i].within(both) & nodes[j].within(both))
+        if not overlap:
+            continue
+        for k, box in ((i, first_boxes[a]), (j, second_boxes[b])):
+            if k not in areas:
+                part = nodes[k].within(Box(*box.tolist()))
+                areas[k] = int(np.count_nonzero(part))
+        yield overlap / (areas[i] + areas[j] - overlap), min(i, j), max(i, j)
 
 
-def _area_within(candidate: Candidate, region: Box) -> int:
-    seen = candidate.box.intersection(region)
-    return 0 if seen is None else int(np.count_nonzero(candidate.within(seen)))
+def _seen_in(
+    nodes: Sequence[Candidate], chosen: list[int], region: Box
+) -> tuple[list[int], NDArray[np.int64]]:
+    """Return the candidates that reach into a region, and their boxes in it."""
+    seen, boxes = [], []
+    for i in chosen:
+        box = nodes[i].box.intersection(region)
+        if box is not None:
+            seen.append(i)
+            boxes.append((box.y0, box.x0, box.y1, box.x1))
+    return seen, np.array(boxes, np.int64).reshape(-1, 4)
 
 
 def _components(

@@ -261,7 +261,10 @@ class TestStore:
 
     def test_evict_removes_files_of_dead_writers(self, tmp_path):
         cache = EmbeddingCache(tmp_path / "e")
-        old, new = tmp_path / "e" / "c.1.partial", tmp_path / "e" / "c.2.partial"
+        entry = cache.entry(KEY, 2, SHAPE)
+        entry.write(0, embedding(0), SEAL)
+        folder = tmp_path / "e" / entry.name / "embeddings" / "c" / "0" / "0" / "0"
+        old, new = folder / "0.1.partial", folder / "0.2.partial"
         old.write_text("torn")
         new.write_text("being written")
         os.utime(old, (0, 0))

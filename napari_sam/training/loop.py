@@ -198,6 +198,7 @@ def _start(config: TrainConfig) -> TrainingState:
         groups,
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
+        fused=True,
     )
     average = {name: value.clone() for name, value in model.state_dict().items()}
     state = TrainingState(model, optimizer, average)
@@ -230,12 +231,16 @@ def _check_windows(model: Sam, config: TrainConfig) -> None:
 def _update_average(state: TrainingState, decay: float) -> None:
     # Early weights are forgotten faster than ``decay`` says.
     decay = min(decay, (1 + state.step) / (10 + state.step))
-    for name, value in state.model.state_dict().items():
-        kept = state.average[name]
-        if value.is_floating_point():
-            kept.lerp_(value, 1 - decay)
-        else:
-            kept.copy_(value)
+    values = state.model.state_dict()
+    floats = [name for name, value in values.items() if value.is_floating_point()]
+    # All at once: hundreds of small calls would cost as much as the optimiser.
+    torch._foreach_lerp_(
+        [state.average[name] for name in floats],
+        [values[name] for name in floats],
+        1 - decay,
+    )
+    for name in values.keys() - set(floats):
+        state.average[name].copy_(values[name])
 
 
 def _save(state: TrainingState, config: TrainConfig) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from napari_sam.engine.jobs import device_errors
-from napari_sam.engine.predict import decode_points
+from napari_sam.engine.predict import decode_points, decoder_batch
 from napari_sam.errors import InputError
 from napari_sam.masks import (
     Candidate,
@@ -48,8 +48,9 @@ class GridMode:
     ----------
     points_per_side : int, default 32
         Points along each side of a crop.
-    batch : int, default 16
-        Points decoded at once; without influence on the result.
+    batch : int, optional
+        Points decoded at once; without influence on the result. Default: what is
+        fast on the device.
     min_predicted_iou : float, default 0.88
         Masks of which the model expects less are dropped.
     min_stability : float, default 0.95
@@ -68,7 +69,7 @@ class GridMode:
     """
 
     points_per_side: int = 32
-    batch: int = 16
+    batch: int | None = None
     min_predicted_iou: float = 0.88
     min_stability: float = 0.95
     box_nms: float = 0.7
@@ -76,7 +77,7 @@ class GridMode:
     drop_at_borders: bool = True
 
     def __post_init__(self) -> None:
-        if self.points_per_side < 1 or self.batch < 1:
+        if self.points_per_side < 1 or (self.batch is not None and self.batch < 1):
             raise InputError(
                 f"{self.points_per_side} points per side in batches of {self.batch}; "
                 "both must be 1 or more"
@@ -113,8 +114,9 @@ def grid_candidates(
     """
     found: list[Candidate] = []
     points = _grid_points(crop, mode.points_per_side)
-    for i in range(0, len(points), mode.batch):
-        batch = points[i : i + mode.batch]
+    size = mode.batch or decoder_batch(embedding)
+    for i in range(0, len(points), size):
+        batch = points[i : i + size]
         found += _certain_masks(model, embedding, crop, batch, mode)
         yield
     if mode.drop_at_borders:

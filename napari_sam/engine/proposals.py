@@ -21,7 +21,7 @@ from scipy import ndimage
 from skimage.morphology import h_maxima
 
 from napari_sam.engine.jobs import device_errors
-from napari_sam.engine.predict import decode_points
+from napari_sam.engine.predict import decode_points, decoder_batch
 from napari_sam.errors import InputError
 from napari_sam.masks import Candidate, stability_scores
 from napari_sam.model.config import ConvConfig
@@ -67,8 +67,9 @@ class ProposalMode:
         Side of the part of the crop that answers a prompt first, in input pixels.
         Default: 384 for our own network, which is trained on such parts; the
         whole crop for others.
-    batch : int, default 8
-        Points decoded at once; without influence on the result.
+    batch : int, optional
+        Points decoded at once; without influence on the result. Default: what is
+        fast on the device.
     min_predicted_iou : float, default 0.5
         Masks of which the model expects less are dropped.
     min_stability : float, default 0.5
@@ -87,7 +88,7 @@ class ProposalMode:
     min_prominence: float = 0.05
     crowding: float = 0.1
     window: int | None = None
-    batch: int = 8
+    batch: int | None = None
     min_predicted_iou: float = 0.5
     min_stability: float = 0.5
     min_foreground: float = 0.3
@@ -95,11 +96,13 @@ class ProposalMode:
     def __post_init__(self) -> None:
         if not 0 < self.foreground < 1:
             raise InputError(f"foreground {self.foreground}; give a value from 0 to 1")
-        if min(self.smoothing, self.min_prominence) < 0 or self.batch < 1:
+        if min(self.smoothing, self.min_prominence) < 0:
             raise InputError(
-                f"smoothing {self.smoothing}, min_prominence {self.min_prominence}, "
-                f"batch {self.batch}; none may be negative, and batch is 1 or more"
+                f"smoothing {self.smoothing}, min_prominence {self.min_prominence}; "
+                "neither may be negative"
             )
+        if self.batch is not None and self.batch < 1:
+            raise InputError(f"batch {self.batch}; use 1 or more")
         if self.window is not None and self.window < 3 * _PATCH:
             raise InputError(f"window {self.window} px; use {3 * _PATCH} px or more")
 
@@ -135,29 +138,27 @@ def proposal_candidates(
         maps = model.propose(embedding)[0, :, :height, :width].cpu().numpy()
     peaks = find_peaks(maps, mode)
     points = crop.to_plane((peaks + 0.5) * _CELL - 0.5)
-    found: dict[int, Candidate] = {}
+    found: dict[int, Candidate | None] = {}
     size = model.config.embedding_size
     whole = Box(0, 0, size, size)
     views = list(_views(peaks, maps.shape[1:], _window(model, mode), whole))
     while views:
         view, members = views.pop(0)
+        part = embedding[..., *view.slices]
+        n = mode.batch or decoder_batch(part)
         beyond: list[int] = []
-        for i in range(0, len(members), mode.batch):
-            batch = members[i : i + mode.batch]
-            part = embedding[..., *view.slices]
+        for batch in (members[i : i + n] for i in range(0, len(members), n)):
             logits, ious = _decode(model, part, crop, points[batch], view)
             answers = _best_answers(logits, ious, view, peaks, mode)
             for k, answer in zip(batch, answers, strict=True):
                 if answer.reaches_edge(maps.shape[1:]):
                     beyond.append(k)
-                elif (
-                    made := _candidate(answer, crop, points[k], maps[0], mode)
-                ) is not None:
-                    found[k] = made
+                else:
+                    found[k] = _candidate(answer, crop, points[k], maps[0], mode)
             yield
         if beyond:
             views.append((whole, beyond))
-    return [found[k] for k in sorted(found)]
+    return [each for _, each in sorted(found.items()) if each is not None]
 
 
 def find_peaks(maps: NDArray[np.float32], mode: ProposalMode) -> NDArray[np.int64]:

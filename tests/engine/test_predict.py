@@ -9,7 +9,7 @@ import torch
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.embed import embed, open_plane
 from napari_sam.engine.jobs import run
-from napari_sam.engine.predict import Predictor
+from napari_sam.engine.predict import Predictor, decoder_batch
 from napari_sam.errors import DeviceError, InputError, NapariSamWarning
 from napari_sam.images import Intensity
 from napari_sam.prompts import Prompts
@@ -86,13 +86,22 @@ def test_a_click_costs_one_encoder_and_one_decoder_call(predictor, oracle):
 def test_objects_of_one_crop_share_a_call(predictor, oracle, truth):
     points = [[y, x] for y in (4, 6, 8) for x in (5, 9, 13)] + [[22, 30]] * 2
     found = predictor.predict_many([Prompts(points=[p]) for p in points])
-    # nine points in the first crop, in batches of eight
-    assert oracle.decoded == [8, 1, 2]
+    assert oracle.decoded == [9, 2]
     assert oracle.n_encoded == 2
     for answer in found[:9]:
         np.testing.assert_array_equal(answer.plane_mask(truth.shape), truth == 1)
     for answer in found[9:]:
         np.testing.assert_array_equal(answer.plane_mask(truth.shape), truth == 2)
+
+
+def test_batches_are_small_where_crops_are_large(predictor):
+    # measured on a CPU: more than four whole crops are slower for each prompt
+    assert decoder_batch(torch.empty(1, 1, 64, 64)) == 4
+    assert decoder_batch(torch.empty(1, 1, 24, 24)) == 16
+    assert decoder_batch(torch.empty(1, 1, 64, 64, device="meta")) == 32
+    prompts = [Prompts(points=[[5, 9]])] * 35
+    predictor.predict_many(prompts)
+    assert predictor.model.decoded == [16, 16, 3]
 
 
 def test_many_prompts_give_the_answers_of_each_alone(noise):

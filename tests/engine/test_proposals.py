@@ -5,9 +5,12 @@ import pytest
 import torch
 from skimage.draw import disk, ellipse
 
+from napari_sam.engine import proposals
 from napari_sam.engine.embed import open_plane
 from napari_sam.engine.proposals import ProposalMode, find_peaks, proposal_candidates
 from napari_sam.errors import InputError
+from napari_sam.model import Sam
+from napari_sam.model.config import VARIANTS
 from napari_sam.stitch import without_duplicates
 from napari_sam.training.data import distance_maps
 from tests.engine.oracle import crop_of, discs, result
@@ -153,6 +156,15 @@ def test_parts_win_over_a_group_that_is_more_sure_of_itself():
 
     assert areas(crowding=0.1) == [64, 64, 136]
     assert areas(crowding=0.0) == [264]
+
+
+def test_our_own_network_looks_at_windows_and_others_at_the_whole_crop():
+    with torch.device("meta"):  # shapes without memory
+        ours, published = Sam(VARIANTS["default"]), Sam(VARIANTS["vit_t"])
+    # in patches of 16 px
+    assert proposals._window(ours, ProposalMode()) == 24
+    assert proposals._window(published, ProposalMode()) == 64
+    assert proposals._window(published, ProposalMode(window=256)) == 16
 
 
 class TestWindows:

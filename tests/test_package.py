@@ -93,7 +93,9 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     build("sdist", ROOT)
     (sdist,) = folder.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
+        # the argument `filter` is younger than Debian 12's Python 3.11.2
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder)
     build("wheel", folder / sdist.name.removesuffix(".tar.gz"))
     (wheel,) = folder.glob("*.whl")
     return wheel, sdist

@@ -84,12 +84,20 @@ def test_this_python_will_do(tmp_path: Path) -> None:
     assert result.stdout.strip() == sys.executable
 
 
-@pytest.mark.parametrize("home", [{}, {"HOME": "/nonexistent"}])
-def test_without_a_home_caches_stay_in_the_project(
-    tmp_path: Path, home: dict[str, str]
+def test_a_home_that_is_not_ours_is_replaced_by_a_folder_of_the_project(
+    tmp_path: Path,
 ) -> None:
-    result = shell('echo "$HOME"', tmp_path, **home)
+    result = shell('echo "$HOME"', tmp_path, HOME="/nonexistent")
     assert result.stdout.strip() == str(tmp_path / ".venv-home")
+
+
+def test_without_home_that_of_the_user_is_taken_if_it_is_there(tmp_path: Path) -> None:
+    code = "import os; print(os.path.expanduser('~'))"
+    known = subprocess.run(
+        [sys.executable, "-c", code], env={}, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    expected = known if os.access(known, os.W_OK) else str(tmp_path / ".venv-home")
+    assert shell('echo "$HOME"', tmp_path).stdout.strip() == expected
 
 
 def test_waiting_threads_sleep_unless_the_user_said_otherwise(tmp_path: Path) -> None:

@@ -173,8 +173,6 @@ class ResidualBlock(nn.Module):
         self.first = ConvNorm(width, width)
         self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
-        # The block starts as the identity, which steadies the first steps.
-        nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same."""

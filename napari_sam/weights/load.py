@@ -10,6 +10,7 @@ import json
 import logging
 import pickle
 import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -179,6 +180,10 @@ def save_weights(
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             draft = Path(folder) / path.name
             save_file(tensors, draft, metadata=facts)
+            # safetensors writes for the owner only; give the file the usual rights.
+            usual = Path(folder) / "usual"
+            usual.touch()
+            shutil.copymode(usual, draft)
             draft.replace(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot write {path}: {error}") from error

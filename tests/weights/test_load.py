@@ -371,3 +371,12 @@ def test_on_a_gpu(model: Sam, folder: Path) -> None:
     loaded = load_model(path, device="cuda")
     assert loaded.device.type == "cuda"
     assert same_parameters(loaded.cpu(), model)
+
+
+def test_others_may_read_saved_weights(tmp_path, tiny_sam):
+    path = save_weights(
+        tiny_sam.state_dict(), tmp_path / "w.safetensors", tiny_sam.config
+    )
+    usual = tmp_path / "usual"
+    usual.touch()
+    assert path.stat().st_mode == usual.stat().st_mode

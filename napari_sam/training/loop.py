@@ -233,7 +233,7 @@ def _update_average(state: TrainingState, decay: float) -> None:
     decay = min(decay, (1 + state.step) / (10 + state.step))
     values = state.model.state_dict()
     floats = [name for name, value in values.items() if value.is_floating_point()]
-    # All at once: hundreds of small calls would cost as much as the optimiser.
+    # All at once, which costs less than hundreds of small calls.
     torch._foreach_lerp_(
         [state.average[name] for name in floats],
         [values[name] for name in floats],

@@ -125,8 +125,7 @@ def proposal_loss(maps: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
     Cross entropy and dice for the foreground; cross entropy for the two distances,
     less that of a perfect answer, in which objects and background weigh the same
-    although objects cover less. (The absolute error, tried first, levels off at the
-    median where the network is unsure, and the maps have no peaks.)
+    although objects cover less.
 
     Parameters
     ----------

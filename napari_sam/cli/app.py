@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from napari_sam import __version__
-from napari_sam.cli.images import predict, segment
+from napari_sam.cli.images import segment
 from napari_sam.cli.models import models
+from napari_sam.cli.predict import predict
 from napari_sam.cli.show import demo
 from napari_sam.cli.training import evaluate, train
 from napari_sam.errors import (

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import tifffile
 import torch
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_sam.model import Sam
@@ -85,4 +85,14 @@ def image(tmp_path: Path, cells: tuple[NDArray[np.uint8], NDArray[np.uint32]]) -
     """A file with bright discs."""
     path = tmp_path / "cells.tif"
     tifffile.imwrite(path, cells[0], photometric="minisblack")
+    return path
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Path:
+    """Two slices of noise."""
+    planes = np.random.default_rng(0).integers(0, 255, (2, 40, 50), np.uint8)
+    path = tmp_path / "stack.tif"
+    metadata = {"axes": "ZYX"}
+    tifffile.imwrite(path, planes, photometric="minisblack", metadata=metadata)
     return path

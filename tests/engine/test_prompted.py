@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_sam.engine.batch import paint_predictions
 from napari_sam.engine.predict import Prediction
+from napari_sam.engine.prompted import paint_predictions
 from napari_sam.errors import NapariSamWarning
 from napari_sam.tiling import Box, CropGrid
 

@@ -209,16 +209,66 @@ def _segment_plane(
     embedding: PlaneEmbedding, config: AutomaticConfig, before: Step, first_id: int
 ) -> Job[Segmentation]:
     candidates: list[Candidate] = []
-    mode = _mode(config, embedding.model)
+    mode = chosen_mode(config, embedding.model)
     for n_done, crop in enumerate(embedding.grid):
         step = replace(before, done=before.done + n_done)
-        found = yield from _repeat(step, _candidates(embedding, crop, mode))
+        found = yield from crop_candidates(embedding, crop, mode, step)
         found = without_duplicates(found, crop.box, min_visible=config.min_visible)
         candidates += found
         yield replace(step, done=step.done + 1, value=found)
     result = _stitched(candidates, embedding, config, first_id)
     yield replace(before, done=before.done + len(embedding.grid), value=result)
     return result
+
+
+def chosen_mode(config: AutomaticConfig, model: Sam) -> ProposalMode | GridMode:
+    """Return where candidates come from, with its thresholds.
+
+    Parameters
+    ----------
+    config : AutomaticConfig
+        Without a mode the proposal head is asked, if there is one.
+    model : Sam
+        From `load_model`.
+
+    Raises
+    ------
+    InputError
+        If proposals are wanted and the weights have no proposal head.
+    """
+    has_head = model.proposal_head is not None
+    if config.mode == "proposals" and not has_head:
+        raise InputError(
+            f"the weights {model.name!r} have no proposal head; use the mode 'grid', "
+            "or weights with one (the default model has)"
+        )
+    use_grid = config.mode == "grid" or not has_head
+    return config.grid if use_grid else config.proposals
+
+
+def crop_candidates(
+    embedding: PlaneEmbedding, crop: Crop, mode: ProposalMode | GridMode, step: Step
+) -> Job[list[Candidate]]:
+    """Find the candidates of one crop, which may still overlap.
+
+    Parameters
+    ----------
+    embedding : PlaneEmbedding
+        The crop is encoded if it has not been.
+    crop : Crop
+        Of the embedding's grid.
+    mode : ProposalMode or GridMode
+        From `chosen_mode`.
+    step : Step
+        What to report after each batch of prompts.
+    """
+    model, encoded = embedding.model, embedding.of(crop)
+    if isinstance(mode, ProposalMode):
+        work = proposal_candidates(model, encoded, crop, mode)
+    else:
+        plane = Box.whole(embedding.grid.shape)
+        work = grid_candidates(model, encoded, crop, plane, mode)
+    return (yield from _repeat(step, work))
 
 
 def _repeat(step: Step, work: Generator[None, None, T]) -> Job[T]:
@@ -230,27 +280,6 @@ def _repeat(step: Step, work: Generator[None, None, T]) -> Job[T]:
             result: T = stop.value
             return result
         yield step
-
-
-def _mode(config: AutomaticConfig, model: Sam) -> ProposalMode | GridMode:
-    has_head = model.proposal_head is not None
-    if config.mode == "proposals" and not has_head:
-        raise InputError(
-            f"the weights {model.name!r} have no proposal head; use the mode 'grid', "
-            "or weights with one (the default model has)"
-        )
-    use_grid = config.mode == "grid" or not has_head
-    return config.grid if use_grid else config.proposals
-
-
-def _candidates(
-    embedding: PlaneEmbedding, crop: Crop, mode: ProposalMode | GridMode
-) -> Generator[None, None, list[Candidate]]:
-    model, encoded = embedding.model, embedding.of(crop)
-    if isinstance(mode, ProposalMode):
-        return proposal_candidates(model, encoded, crop, mode)
-    plane = Box.whole(embedding.grid.shape)
-    return grid_candidates(model, encoded, crop, plane, mode)
 
 
 def _stitched(

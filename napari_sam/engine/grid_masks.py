@@ -27,7 +27,7 @@ from napari_sam.masks import (
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -121,10 +121,37 @@ def grid_candidates(
         yield
     if mode.drop_at_borders:
         found = [c for c in found if not _touches_border(c.box, crop.box, plane)]
-    found = _box_nms(found, [c.predicted_iou for c in found], mode.box_nms)
+    found = best_of_boxes(found, [c.predicted_iou for c in found], mode.box_nms)
     if mode.min_area > 0:
         found = _without_small_parts(found, mode)
     return found
+
+
+def best_of_boxes(
+    candidates: Sequence[Candidate], scores: Sequence[float], iou: float
+) -> list[Candidate]:
+    """Keep the best of candidates whose boxes overlap.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        Of one crop.
+    scores : sequence of float
+        One for each; higher is better, of equal ones the first wins.
+    iou : float
+        A candidate with a larger IoU of boxes with a better one is dropped.
+
+    Returns
+    -------
+    list of Candidate
+        Best first.
+    """
+    if not candidates:
+        return []
+    corners = [(c.box.y0, c.box.x0, c.box.y1 - 1, c.box.x1 - 1) for c in candidates]
+    # from first to last pixel, one less than the size: so the reference counts
+    kept = box_nms(torch.tensor(corners), torch.tensor(scores), iou)
+    return [candidates[i] for i in kept.tolist()]
 
 
 def _grid_points(crop: Crop, n: int) -> NDArray[np.float64]:
@@ -187,17 +214,6 @@ def _touches_border(box: Box, crop: Box, plane: Box) -> bool:
     )
 
 
-def _box_nms(
-    candidates: list[Candidate], scores: list[float], iou: float
-) -> list[Candidate]:
-    if not candidates:
-        return []
-    corners = [(c.box.y0, c.box.x0, c.box.y1 - 1, c.box.x1 - 1) for c in candidates]
-    # from first to last pixel, one less than the size: so the reference counts
-    kept = box_nms(torch.tensor(corners), torch.tensor(scores), iou)
-    return [candidates[i] for i in kept.tolist()]
-
-
 def _without_small_parts(
     candidates: list[Candidate], mode: GridMode
 ) -> list[Candidate]:
@@ -208,4 +224,4 @@ def _without_small_parts(
         mask = remove_small(mask, mode.min_area, "islands")
         unchanged.append(float(np.array_equal(mask, candidate.mask)))
         cleaned.append(candidate.with_mask(mask))
-    return _box_nms(cleaned, unchanged, mode.box_nms)
+    return best_of_boxes(cleaned, unchanged, mode.box_nms)

@@ -20,6 +20,7 @@ from napari_sam.engine.automatic import AutomaticConfig, chosen_mode, crop_candi
 from napari_sam.engine.grid_masks import GridMode, best_of_boxes
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.proposals import ProposalMode
+from napari_sam.engine.thresholds import Search, Thresholds
 from napari_sam.errors import InputError
 from napari_sam.masks import remove_small
 from napari_sam.stitch import PlaneObject, merge_views, paint, without_duplicates
@@ -41,57 +42,6 @@ _GRID_FLOOR = {"min_predicted_iou": 0.5, "min_stability": 0.6}
 # Of masks with nearly the same box the best is kept alone (ours): a grid finds an
 # object many times.
 _GRID_BOX_NMS = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """Which candidates count.
-
-    Parameters
-    ----------
-    min_predicted_iou : float
-        The model's own estimate of the quality of a mask.
-    min_stability : float
-        Stability score.
-    min_area : int
-        In plane pixels.
-    max_area : int, optional
-        In plane pixels. Default: no limit.
-    drop_at_border : bool
-        Leave out objects that touch the border of the plane.
-    min_visible : float
-        An object of which better ones, or labels that are there already, leave a
-        smaller share is left out.
-
-    Raises
-    ------
-    InputError
-        If no area can pass.
-    """
-
-    min_predicted_iou: float = 0.0
-    min_stability: float = 0.0
-    min_area: int = 1
-    max_area: int | None = None
-    drop_at_border: bool = False
-    min_visible: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.max_area is not None and self.max_area < self.min_area:
-            raise InputError(
-                f"areas from {self.min_area} to {self.max_area} px; the largest must "
-                "not be smaller than the smallest"
-            )
-
-    @classmethod
-    def of(cls, config: AutomaticConfig, mode: ProposalMode | GridMode) -> Thresholds:
-        """Return the thresholds that `segment` has with this config."""
-        return cls(
-            min_predicted_iou=mode.min_predicted_iou,
-            min_stability=mode.min_stability,
-            min_area=config.min_area,
-            min_visible=config.min_visible,
-        )
 
 
 @dataclass(slots=True, eq=False)
@@ -118,6 +68,15 @@ class Candidates:
     region: Box
     found: list[Candidate] = field(default_factory=list)
 
+    def default_thresholds(self) -> Thresholds:
+        """Return the thresholds that `segment` has with this config."""
+        return Thresholds(
+            min_predicted_iou=self.mode.min_predicted_iou,
+            min_stability=self.mode.min_stability,
+            min_area=self.config.min_area,
+            min_visible=self.config.min_visible,
+        )
+
     def objects(
         self,
         thresholds: Thresholds | None = None,
@@ -140,7 +99,7 @@ class Candidates:
             In the order of their first pixels.
         """
         if thresholds is None:
-            thresholds = Thresholds.of(self.config, self.mode)
+            thresholds = self.default_thresholds()
         passed = [c for c in self.found if _is_good(c, thresholds)]
         views = merge_views(
             self._competed(passed, thresholds),
@@ -235,6 +194,15 @@ def find_candidates(
         kept.found += yield from crop_candidates(embedding, crop, _loose(mode), step)
         yield replace(step, done=n_done + 1, value=kept)
     return kept
+
+
+def config_of(search: Search) -> AutomaticConfig:
+    """Return the config of `segment` that finds the same candidates."""
+    return AutomaticConfig(
+        mode=search.mode,
+        proposals=ProposalMode(foreground=search.foreground),
+        grid=GridMode(points_per_side=search.points_per_side),
+    )
 
 
 def _loose(mode: ProposalMode | GridMode) -> ProposalMode | GridMode:

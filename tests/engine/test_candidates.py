@@ -9,11 +9,12 @@ import pytest
 from skimage.draw import disk
 
 from napari_sam.engine.automatic import AutomaticConfig, segment
-from napari_sam.engine.candidates import Candidates, Thresholds, find_candidates
+from napari_sam.engine.candidates import Candidates, config_of, find_candidates
 from napari_sam.engine.embed import open_plane
 from napari_sam.engine.grid_masks import GridMode
 from napari_sam.engine.jobs import run
 from napari_sam.engine.proposals import ProposalMode
+from napari_sam.engine.thresholds import Search, Thresholds
 from napari_sam.errors import InputError
 from napari_sam.masks import Candidate
 from napari_sam.tiling import Box, CropGrid
@@ -163,3 +164,11 @@ def test_large_ones_can_be_left_out():
 def test_a_region_beside_the_plane_is_refused(plane):
     with pytest.raises(InputError, match="outside the plane"):
         run(find_candidates(plane, region=Box(500, 500, 600, 600)))
+
+
+def test_what_the_user_sets_becomes_a_config():
+    config = config_of(Search("grid", foreground=0.3, points_per_side=16))
+    assert config.mode == "grid"
+    assert config.proposals == ProposalMode(foreground=0.3)
+    assert config.grid == GridMode(points_per_side=16)
+    assert config_of(Search()) == AutomaticConfig()

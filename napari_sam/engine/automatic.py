@@ -1,8 +1,9 @@
 """All objects of an image, without prompts.
 
-Crop by crop: embed, find candidates, let them compete for the crop's pixels. Then
-`napari_sam.stitch` joins what several crops saw and paints the plane. A crop's masks
-are kept as small arrays in their boxes, so memory follows the number of objects.
+Crop by crop: embed, find candidates, let them compete for the crop's pixels, pack
+what is left. Then `napari_sam.stitch` joins what several crops saw. `segment` keeps
+it all in memory; `napari_sam.engine.batch` does the same by way of the disk, with
+the functions of this module, and its labels are the same.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from napari_sam.engine.grid_masks import GridMode, grid_candidates
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.proposals import ProposalMode, proposal_candidates
 from napari_sam.errors import InputError
-from napari_sam.images import find_intensity
+from napari_sam.images import find_intensity, read_rgb
 from napari_sam.readers import open_image
 from napari_sam.stitch import (
     MIN_AGREEMENT,
     MIN_VISIBLE,
-    PlaneObject,
-    merge_views,
-    paint,
+    Painting,
+    Views,
+    stitch,
     without_duplicates,
 )
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from napari_sam.tiling import Crop, CropGrid
 
 T = TypeVar("T")
+
+# Gray levels are compared between means of blocks of so many pixels a side: noise of
+# single pixels is no object (ours).
+_BLOCK = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,9 @@ class AutomaticConfig:
         IoU in the overlap of two crops from which what they see is one object.
     min_area : int, default 1
         Objects with fewer plane pixels are dropped.
+    min_contrast : float, default 2
+        Crops whose gray levels, of 255, differ by less are background: they are
+        not encoded (ours; means of 8 x 8 px are compared). 0 encodes every crop.
 
     Raises
     ------
@@ -75,6 +83,7 @@ class AutomaticConfig:
     min_visible: float = MIN_VISIBLE
     min_agreement: float = MIN_AGREEMENT
     min_area: int = 1
+    min_contrast: float = 2.0
 
     def __post_init__(self) -> None:
         if self.mode not in (None, "proposals", "grid"):
@@ -208,17 +217,104 @@ def segment(  # noqa: PLR0913 - the arguments of `embed`, and a config
 def _segment_plane(
     embedding: PlaneEmbedding, config: AutomaticConfig, before: Step, first_id: int
 ) -> Job[Segmentation]:
-    candidates: list[Candidate] = []
-    mode = chosen_mode(config, embedding.model)
-    for n_done, crop in enumerate(embedding.grid):
+    grid = embedding.grid
+    views: dict[int, Views] = {}
+    for n_done, crop in enumerate(grid):
         step = replace(before, done=before.done + n_done)
-        found = yield from crop_candidates(embedding, crop, mode, step)
-        found = without_duplicates(found, crop.box, min_visible=config.min_visible)
-        candidates += found
-        yield replace(step, done=step.done + 1, value=found)
-    result = _stitched(candidates, embedding, config, first_id)
-    yield replace(before, done=before.done + len(embedding.grid), value=result)
+        found = yield from find_views(embedding, crop, config, step)
+        views[crop.index] = Views.of(crop.index, []) if found is None else found
+        yield replace(step, done=step.done + 1, value=views[crop.index].candidates())
+    painting = stitch_views(views, grid, config)
+    table = object_table(painting, embedding.plane, first_id)
+    result = Segmentation(painting.labels(first_id=first_id), table)
+    yield replace(before, done=before.done + len(grid), value=result)
     return result
+
+
+def find_views(
+    embedding: PlaneEmbedding, crop: Crop, config: AutomaticConfig, step: Step
+) -> Job[Views | None]:
+    """Find what one crop sees: masks that do not overlap.
+
+    Parameters
+    ----------
+    embedding : PlaneEmbedding
+        The crop is encoded if it has not been.
+    crop : Crop
+        Of the embedding's grid.
+    config : AutomaticConfig
+        Mode and thresholds.
+    step : Step
+        What to report after each batch of prompts.
+
+    Yields
+    ------
+    Step
+
+    Returns
+    -------
+    Views or None
+        None if the crop is background and was not encoded.
+    """
+    if config.min_contrast > 0 and _contrast(embedding, crop) < config.min_contrast:
+        return None
+    mode = chosen_mode(config, embedding.model)
+    found = yield from crop_candidates(embedding, crop, mode, step)
+    found = without_duplicates(found, crop.box, min_visible=config.min_visible)
+    return Views.of(crop.index, found)
+
+
+def stitch_views(
+    views: Mapping[int, Views], grid: CropGrid, config: AutomaticConfig
+) -> Painting:
+    """Make the objects of a plane of what its crops see; see `stitch`."""
+    return stitch(
+        views,
+        grid,
+        min_agreement=config.min_agreement,
+        min_visible=config.min_visible,
+        min_area=config.min_area,
+    )
+
+
+def object_table(
+    painting: Painting, plane: tuple[int, int], first_id: int = 1
+) -> dict[str, NDArray[Any]]:
+    """Return one row for each object; for the columns see `Segmentation`.
+
+    Parameters
+    ----------
+    painting : Painting
+        The objects of a plane.
+    plane : tuple of int
+        (frame, slice).
+    first_id : int
+        Id of the first object.
+    """
+    n, objects = len(painting), painting.objects
+    sides = dict(zip(("y0", "x0", "y1", "x1"), objects.boxes.T, strict=True))
+    return {
+        "object": np.arange(first_id, first_id + n, dtype=np.uint32),
+        "frame": np.full(n, plane[0]),
+        "slice": np.full(n, plane[1]),
+        **{side: edges.astype(np.int64) for side, edges in sides.items()},
+        "predicted_iou": objects.scores[:, 0].astype(np.float32),
+        "stability": objects.scores[:, 1].astype(np.float32),
+        "n_views": objects.n_views,
+        "agreement": objects.agreement.astype(np.float32),
+        "is_cut": objects.is_cut,
+    }
+
+
+def _contrast(embedding: PlaneEmbedding, crop: Crop) -> float:
+    """Return by how many gray levels, 0 to 255, blocks of a crop differ."""
+    rgb = read_rgb(embedding.source, embedding.intensity, crop.box, embedding.plane)
+    height, width = (max(n // _BLOCK, 1) for n in rgb.shape[:2])
+    cut = rgb[: height * _BLOCK, : width * _BLOCK]
+    rows = np.add.reduceat(cut, range(0, len(cut), _BLOCK), 0, np.float32)
+    blocks = np.add.reduceat(rows, range(0, cut.shape[1], _BLOCK), 1)
+    sizes = min(_BLOCK, cut.shape[0]) * min(_BLOCK, cut.shape[1])
+    return float(np.ptp(blocks, axis=(0, 1)).max() / sizes)
 
 
 def chosen_mode(config: AutomaticConfig, model: Sam) -> ProposalMode | GridMode:
@@ -280,42 +376,6 @@ def _repeat(step: Step, work: Generator[None, None, T]) -> Job[T]:
             result: T = stop.value
             return result
         yield step
-
-
-def _stitched(
-    candidates: Sequence[Candidate],
-    embedding: PlaneEmbedding,
-    config: AutomaticConfig,
-    first_id: int,
-) -> Segmentation:
-    grid = embedding.grid
-    objects = merge_views(candidates, grid, min_agreement=config.min_agreement)
-    labels, kept = paint(
-        objects, grid.shape, min_visible=config.min_visible, min_area=config.min_area
-    )
-    if first_id > 1:
-        labels[labels > 0] += np.uint32(first_id - 1)
-    return Segmentation(labels, _table(kept, embedding.plane, first_id))
-
-
-def _table(
-    objects: Sequence[PlaneObject], plane: tuple[int, int], first_id: int
-) -> dict[str, NDArray[Any]]:
-    n = len(objects)
-    found = [each.candidate for each in objects]
-    table: dict[str, NDArray[Any]] = {
-        "object": np.arange(first_id, first_id + n, dtype=np.uint32),
-        "frame": np.full(n, plane[0]),
-        "slice": np.full(n, plane[1]),
-    }
-    for side in ("y0", "x0", "y1", "x1"):
-        table[side] = np.array([getattr(c.box, side) for c in found], np.int64)
-    table["predicted_iou"] = np.array([c.predicted_iou for c in found], np.float32)
-    table["stability"] = np.array([c.stability for c in found], np.float32)
-    table["n_views"] = np.array([each.n_views for each in objects], np.int64)
-    table["agreement"] = np.array([each.agreement for each in objects], np.float32)
-    table["is_cut"] = np.array([each.is_cut for each in objects], bool)
-    return table
 
 
 def _stacked(results: list[Segmentation], source: ImageSource) -> Segmentation:

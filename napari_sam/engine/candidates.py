@@ -23,7 +23,7 @@ from napari_sam.engine.proposals import ProposalMode
 from napari_sam.engine.thresholds import Search, Thresholds
 from napari_sam.errors import InputError
 from napari_sam.masks import remove_small
-from napari_sam.stitch import PlaneObject, merge_views, paint, without_duplicates
+from napari_sam.stitch import PlaneObject, compete, merge_views, without_duplicates
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -109,7 +109,11 @@ class Candidates:
         objects = [each for each in views if self._is_wanted(each, thresholds)]
         if occupied is not None:
             objects = _beside(objects, occupied, thresholds.min_visible)
-        return _painted(objects, thresholds)
+        return compete(
+            objects,
+            min_visible=thresholds.min_visible,
+            min_area=thresholds.min_area,
+        )
 
     def _competed(
         self, candidates: list[Candidate], thresholds: Thresholds
@@ -244,28 +248,6 @@ def _beside(
             each = replace(each, candidate=candidate.with_mask(free))
         left.append(each)
     return left
-
-
-def _painted(objects: list[PlaneObject], thresholds: Thresholds) -> list[PlaneObject]:
-    """Let objects compete for the pixels of the region that they lie in."""
-    if not objects:
-        return []
-    region = objects[0].candidate.box
-    for each in objects[1:]:
-        region = region.union(each.candidate.box)
-    # not the whole plane: its labels may be larger than memory
-    _, kept = paint(
-        [_moved(each, -region.y0, -region.x0) for each in objects],
-        region.shape,
-        min_visible=thresholds.min_visible,
-        min_area=thresholds.min_area,
-    )
-    return [_moved(each, region.y0, region.x0) for each in kept]
-
-
-def _moved(each: PlaneObject, dy: int, dx: int) -> PlaneObject:
-    candidate = each.candidate
-    return replace(each, candidate=replace(candidate, box=candidate.box.shift(dy, dx)))
 
 
 def _distance(box: Box, point: tuple[float, float]) -> float:

@@ -18,6 +18,7 @@ from napari_sam.images import find_intensity, read_rgb
 from napari_sam.readers import open_image
 from napari_sam.tiling import CropGrid
 from napari_sam.writers import measure, save_labels, save_measurements, save_overlay
+from napari_sam.writers.scale import stack_size_um
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -228,7 +229,7 @@ def write(
         labels,
         outputs.labels,
         axes=axes[-labels.ndim :],
-        pixel_size_um=size_um,
+        pixel_size_um=stack_size_um(source),
         overwrite=overwrite,
     )
     if outputs.overlay is not None:

@@ -1,8 +1,9 @@
-"""Files that are there as a whole or not at all.
+"""Files, and folders of Zarr, that are there as a whole or not at all.
 
 A result is written under a temporary name in its own folder and then renamed, which
 is one step for the file system: whoever looks sees the old file or the new one, and
-an interrupted or failed write leaves nothing behind.
+an interrupted or failed write leaves nothing behind. Only where a folder replaces
+another there are two steps, and for a moment neither.
 """
 
 from __future__ import annotations
@@ -10,14 +11,42 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_sam.errors import FileError, MissingFileError
+from napari_sam.errors import FileError, InputError, MissingFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+
+def checked_path(
+    path: str | os.PathLike[str], endings: tuple[str, ...], what: str
+) -> Path:
+    """Bring a path to one form, and check how its name ends.
+
+    Parameters
+    ----------
+    path : path
+        Where a file is to be; ``~`` is the home folder.
+    endings : tuple of str
+        The endings that fit, in small letters.
+    what : str
+        What is to be written, for the message.
+
+    Raises
+    ------
+    InputError
+        If the name ends otherwise.
+    """
+    path = Path(path).expanduser()
+    if not path.name.lower().endswith(endings):
+        raise InputError(
+            f"{what} in {path.name}; give a name that ends in {' or '.join(endings)}"
+        )
+    return path
 
 
 @contextmanager
@@ -27,9 +56,9 @@ def atomic(path: Path, *, overwrite: bool) -> Iterator[Path]:
     Parameters
     ----------
     path : Path
-        Where the file is to be.
+        Where the file, or the folder, is to be.
     overwrite : bool
-        Replace an existing file.
+        Replace what is there.
 
     Yields
     ------
@@ -55,9 +84,12 @@ def atomic(path: Path, *, overwrite: bool) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())  # else a power cut may leave an empty file
-        part.replace(path)
+        if part.is_dir():
+            _replace_folder(path, part)
+        else:
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())  # else a power cut may leave an empty file
+            part.replace(path)
     except OSError as error:
         if isinstance(error, FileError):
             raise
@@ -65,4 +97,19 @@ def atomic(path: Path, *, overwrite: bool) -> Iterator[Path]:
             error.errno, f"cannot write, {error.strerror or error}", str(path)
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        _remove(part)
+
+
+def _replace_folder(path: Path, part: Path) -> None:
+    old = part.with_suffix(".old")
+    if path.exists():
+        path.rename(old)
+    part.rename(path)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Objects -> a table of measurements, and the table -> CSV.
+"""Objects -> a table of measurements, and the table -> CSV or Parquet.
 
 A table is a dictionary of columns of equal length, one row an object. Columns in
 micrometres end in ``_um`` or ``_um2``; all others are in pixels. The values are
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -17,16 +16,24 @@ from skimage.measure import regionprops_table
 from skimage.segmentation import relabel_sequential
 
 from napari_sam.errors import InputError
-from napari_sam.writers.atomic import atomic
-from napari_sam.writers.scale import sizes_um
+from napari_sam.tiling import Box
+from napari_sam.writers.atomic import atomic, checked_path
+from napari_sam.writers.objects import image_source, label_source, windows
+from napari_sam.writers.scale import sizes_um, stack_size_um
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
+    from napari_sam.images import ImageSource
+    from napari_sam.writers.objects import Window
+
 Table: TypeAlias = "dict[str, NDArray[Any]]"
+
+ENDINGS = (".csv", ".parquet")
 
 _COLUMNS = {
     "label": "object",
@@ -116,43 +123,132 @@ def measure(
     return table
 
 
+def measure_objects(
+    labels: Any,
+    image: Any = None,
+    *,
+    pixel_size_um: float | Sequence[float] | None = None,
+) -> Table:
+    """Measure every object of labels of any size, window by window.
+
+    Parameters
+    ----------
+    labels : ImageSource, or array of bool or integers
+        Object ids, 0 is background; the axes of an array are YX, ZYX or TZYX.
+    image : ImageSource or array, optional
+        The image of the labels.
+    pixel_size_um : float, or sequence of float, optional
+        In micrometres: one number, or (y, x), or (z, y, x). Default: what the labels
+        know.
+
+    Returns
+    -------
+    dict of str to (n_objects,) array
+        As from `measure`, sorted by plane and object. A stack is measured plane by
+        plane, and has the columns ``frame`` and ``slice``.
+
+    Raises
+    ------
+    InputError
+        If the labels are none, or the image is another's.
+    """
+    labels = label_source(labels, pixel_size_um)
+    image = None if image is None else image_source(image, labels)
+    none = np.zeros((1, 1), np.uint8)
+    pixels = None if image is None else image.read(Box(0, 0, 1, 1))
+    columns = _measure_source(none, pixels, labels, image)  # with no row
+    tables = [{**columns, "frame": columns["object"], "slice": columns["object"]}]
+    for window in windows(labels):
+        table = measure_window(window, labels, image)
+        n_objects = len(table["object"])
+        for name, number in zip(("frame", "slice"), window.plane, strict=True):
+            table[name] = np.full(n_objects, number)
+        tables.append(table)
+    whole = {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
+    order = np.lexsort((whole["object"], whole["slice"], whole["frame"]))
+    where = {name: whole.pop(name) for name in ("frame", "slice")}
+    if len(list(labels.plane_indices())) > 1:
+        whole = {"object": whole["object"], **where, **whole}
+    return {name: column[order] for name, column in whole.items()}
+
+
+def measure_window(
+    window: Window, labels: ImageSource, image: ImageSource | None
+) -> Table:
+    """Measure the objects of a window.
+
+    Parameters
+    ----------
+    window : Window
+        From `napari_sam.writers.objects.windows`.
+    labels : ImageSource
+        The labels that it was cut from, for their pixel size.
+    image : ImageSource, optional
+        The image of the labels.
+
+    Returns
+    -------
+    dict of str to (n_objects,) array
+        As from `measure`, in plane pixels, in the order of `Window.ids`.
+    """
+    pixels = None if image is None else image.read(window.box, window.plane)
+    table = _measure_source(window.numbers, pixels, labels, image)
+    table["object"] = window.ids
+    for axis, start in (("y", window.box.y0), ("x", window.box.x0)):
+        for name in (axis, f"{axis}0", f"{axis}1"):
+            table[name] = table[name] + start
+    return table
+
+
+def _measure_source(
+    ids: NDArray[Any],
+    pixels: NDArray[Any] | None,
+    labels: ImageSource,
+    image: ImageSource | None,
+) -> Table:
+    names = () if image is None else image.channel_names
+    return measure(
+        ids, pixels, channel_names=names, pixel_size_um=stack_size_um(labels)
+    )
+
+
 def save_measurements(
     table: Mapping[str, ArrayLike],
     path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Save a table as CSV: a header, then a row for each object.
+    """Save a table, a row for each object.
 
     Parameters
     ----------
     table : mapping of str to (n_objects,) array
         From `measure`.
     path : path
-        Where to write, ending in .csv.
+        Where to write, ending in .csv, or in .parquet, which needs pyarrow.
     overwrite : bool
         Replace an existing file.
 
     Returns
     -------
     Path
-        Where the file is. Numbers have up to six significant digits, whole ones
-        all of theirs; NaN is an empty cell.
+        Where the file is. In CSV, numbers have up to six significant digits, whole
+        ones all of theirs; NaN is an empty cell.
 
     Raises
     ------
     InputError
-        If columns differ in length, or the name does not end in .csv.
+        If columns differ in length, the name ends otherwise, or pyarrow is missing.
     FileError
         If the file exists already or cannot be written.
     """
-    path = Path(path).expanduser()
-    if path.suffix.lower() != ".csv":
-        raise InputError(f"measurements in {path.name}; give a name that ends in .csv")
+    path = checked_path(path, ENDINGS, "measurements")
     columns = [np.asarray(column) for column in table.values()]
     if len({column.shape for column in columns}) > 1:
         lengths = {name: len(np.asarray(c)) for name, c in table.items()}
         raise InputError(f"columns of lengths {lengths}; give one value per object")
+    if path.suffix.lower() == ".parquet":
+        return _save_parquet(dict(zip(table, columns, strict=True)), path, overwrite)
     with (
         atomic(path, overwrite=overwrite) as part,
         part.open("w", newline="", encoding="utf-8") as file,
@@ -161,6 +257,19 @@ def save_measurements(
         writer.writerow(table)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         writer.writerows([_cell(value) for value in row] for row in rows)
+    return path
+
+
+def _save_parquet(table: Table, path: Path, overwrite: bool) -> Path:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InputError(
+            "Parquet needs the package pyarrow; type: pip install pyarrow, or save CSV"
+        ) from error
+    with atomic(path, overwrite=overwrite) as part:
+        parquet.write_table(pyarrow.table(table), part)
     return path
 
 

@@ -12,6 +12,8 @@ from napari_sam.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_sam.images import ImageSource
+
 
 def sizes_um(pixel_size_um: float | Sequence[float] | None) -> dict[str, float]:
     """Bring a pixel size to one length for each axis.
@@ -46,3 +48,18 @@ def sizes_um(pixel_size_um: float | Sequence[float] | None) -> dict[str, float]:
             "(z, y, x)"
         )
     return dict(zip("ZYX"[-len(sizes) :], sizes, strict=True))
+
+
+def stack_size_um(source: ImageSource) -> tuple[float, ...] | None:
+    """Tell the pixel size of an image, (y, x) or (z, y, x); None if not known.
+
+    Examples
+    --------
+    >>> from napari_sam.images import ImageSource
+    >>> stack = np.zeros((3, 8, 8), np.uint8)
+    >>> stack_size_um(ImageSource(stack, "ZYX", pixel_size_um=(0.5, 0.5), z_step_um=2))
+    (2, 0.5, 0.5)
+    """
+    if source.pixel_size_um is None or source.z_step_um is None:
+        return source.pixel_size_um
+    return (source.z_step_um, *source.pixel_size_um)

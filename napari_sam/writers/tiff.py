@@ -15,8 +15,11 @@ import numpy as np
 import tifffile
 
 from napari_sam.errors import InputError
+from napari_sam.images import ImageSource
+from napari_sam.tiling import Box
 from napari_sam.writers.atomic import atomic
-from napari_sam.writers.scale import sizes_um
+from napari_sam.writers.objects import label_source, read_ids, stack_axes
+from napari_sam.writers.scale import sizes_um, stack_size_um
 
 if TYPE_CHECKING:
     import os
@@ -42,8 +45,9 @@ def save_labels(
 
     Parameters
     ----------
-    labels : array of bool or integers
-        Object ids, 0 is background; numpy, or anything that can be sliced.
+    labels : array of bool or integers, or ImageSource
+        Object ids, 0 is background; numpy, or anything that can be sliced. A source
+        knows its axes and its pixel size.
     path : path
         Where to write, ending in .tif, .tiff, .ome.tif or .ome.tiff.
     axes : str, optional
@@ -75,6 +79,10 @@ def save_labels(
     path = Path(path).expanduser()
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise InputError(f"labels in {path.name}; give a name that ends in .tif")
+    if isinstance(labels, ImageSource):
+        source = label_source(labels, pixel_size_um)
+        labels, axes = _Stack(source), stack_axes(source)
+        pixel_size_um = stack_size_um(source)
     shape = tuple(int(n) for n in labels.shape)
     if np.dtype(labels.dtype).kind not in "bui":
         raise InputError(
@@ -101,6 +109,27 @@ def save_labels(
             | {f"PhysicalSize{axis}Unit": "µm" for axis in sizes},
         )
     return path
+
+
+class _Stack:
+    """A source as an array of planes that is read row by row."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self._source = source
+        self._axes = stack_axes(source)
+        self.dtype = source.array.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        lengths = dict(zip("TZYX", self._source.shape, strict=True))
+        return tuple(lengths[axis] for axis in self._axes)
+
+    def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
+        *plane, rows = index
+        at = dict(zip(self._axes, plane, strict=False))
+        height, width = self._source.plane_shape
+        box = Box(rows.start, 0, min(rows.stop, height), width)
+        return read_ids(self._source, box, (at.get("T", 0), at.get("Z", 0)))
 
 
 def _tiles(

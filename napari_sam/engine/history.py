@@ -1,0 +1,83 @@
+"""Steps that can be taken back: one line of time for prompts and label pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_sam.engine.draft import Draft
+    from napari_sam.engine.records import ObjectRecord
+    from napari_sam.engine.request import PlaneView
+    from napari_sam.labels import LabelEdit, LabelTarget
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One thing that the user did.
+
+    Parameters
+    ----------
+    what : str
+        For people: "add a point", "commit object 3".
+    view : PlaneView
+        The plane it was done on.
+    before, after : Draft
+        The prompts.
+    target : LabelTarget, optional
+        The labels that changed. Default: none.
+    edits : tuple of LabelEdit
+        How they changed; empty if the user painted by hand.
+    records : tuple of (int, ObjectRecord or None, ObjectRecord or None)
+        Object id, its record before and after.
+    """
+
+    what: str
+    view: PlaneView
+    before: Draft
+    after: Draft
+    target: LabelTarget | None = None
+    edits: tuple[LabelEdit, ...] = ()
+    records: tuple[tuple[int, ObjectRecord | None, ObjectRecord | None], ...] = ()
+
+
+class History:
+    """Steps done and steps taken back."""
+
+    def __init__(self) -> None:
+        self._done: list[Step] = []
+        self._undone: list[Step] = []
+
+    def push(self, step: Step) -> None:
+        """Add a step; what was taken back before can no longer be made again."""
+        self._done.append(step)
+        self._undone.clear()
+
+    def back(self) -> Step | None:
+        """Return the step to take back; None if there is none."""
+        if not self._done:
+            return None
+        self._undone.append(self._done.pop())
+        return self._undone[-1]
+
+    def forward(self) -> Step | None:
+        """Return the step to make again; None if there is none."""
+        if not self._undone:
+            return None
+        self._done.append(self._undone.pop())
+        return self._done[-1]
+
+    def forget(self, target: LabelTarget) -> None:
+        """Drop the steps that changed labels which are no longer there."""
+        self._done = [step for step in self._done if step.target is not target]
+        self._undone = [step for step in self._undone if step.target is not target]
+
+    @property
+    def last(self) -> str | None:
+        """What would be taken back; None if nothing can be."""
+        return self._done[-1].what if self._done else None
+
+    @property
+    def following(self) -> str | None:
+        """What would be made again; None if nothing can be."""
+        return self._undone[-1].what if self._undone else None

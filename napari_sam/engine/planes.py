@@ -1,0 +1,167 @@
+"""The worker's side: open planes of one network, and answers to requests.
+
+It belongs to one thread. Planes that were looked at last stay open, so that going back
+a slice costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from napari_sam.engine.embed import open_plane
+from napari_sam.engine.predict import Predictor
+from napari_sam.engine.request import PredictResult
+from napari_sam.prompts import Prompts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_sam.cache import EmbeddingCache
+    from napari_sam.engine.draft import PlaneMask, Question
+    from napari_sam.engine.embed import PlaneEmbedding
+    from napari_sam.engine.predict import Prediction
+    from napari_sam.engine.request import PlaneView, PredictRequest
+    from napari_sam.model import Sam
+    from napari_sam.tiling import Crop
+
+_KEPT = 8  # planes; each keeps a few crops of 4 MiB in memory
+
+# Logits of a given mask: sure inside and outside, undecided at the border (ours; the
+# decoder's own answers reach about +-15).
+_SURE = 8.0
+
+
+class Planes:
+    """Planes embedded with one network.
+
+    Parameters
+    ----------
+    model : Sam
+    cache : EmbeddingCache, optional
+        Where embeddings are kept. Default: the last crops, in memory.
+    """
+
+    def __init__(self, model: Sam, cache: EmbeddingCache | None = None) -> None:
+        self.model = model
+        self.cache = cache
+        self._open: OrderedDict[object, PlaneEmbedding] = OrderedDict()
+
+    def open(self, view: PlaneView) -> PlaneEmbedding:
+        """Return the embedding of a plane; crops are encoded when they are asked for.
+
+        Raises
+        ------
+        InputError
+            If the image cannot be used.
+        """
+        key = view.embedding_key
+        if key not in self._open:
+            self._open[key] = open_plane(
+                view.source,
+                self.model,
+                cache=self.cache,
+                plane=view.plane,
+                intensity=view.intensity,
+            )
+        self._open.move_to_end(key)
+        while len(self._open) > _KEPT:
+            self._open.popitem(last=False)
+        return self._open[key]
+
+    def answer(self, request: PredictRequest) -> PredictResult:
+        """Ask the network.
+
+        Raises
+        ------
+        DeviceError
+            If the device runs out of memory.
+        InputError
+            If the image or a prompt cannot be used.
+        """
+        predictor = Predictor(self.model, self.open(request.view))
+        answers: dict[int, Prediction] = {}
+        plain: list[int] = []
+        for number, question in enumerate(request.questions):
+            if question.feedback is None and question.mask is None:
+                plain.append(number)
+            else:
+                answers[number] = _refined(predictor, question)
+        found = predictor.predict_many([request.questions[i].prompts for i in plain])
+        answers.update(zip(plain, found, strict=True))
+        return PredictResult(
+            request.generation,
+            request.view,
+            tuple(answers[i] for i in range(len(request.questions))),
+            self.model.name,
+            self.model.weights_sha256,
+        )
+
+
+def mask_logits(
+    known: PlaneMask, crop: Crop, size: int, frame: int
+) -> NDArray[np.float32]:
+    """Write a mask of the plane as a mask prompt of a crop.
+
+    Parameters
+    ----------
+    known : PlaneMask
+    crop : Crop
+    size : int
+        Side of the mask prompt, in its own pixels.
+    frame : int
+        Side of the input frame, in input pixels.
+
+    Returns
+    -------
+    (size, size) float32 array
+        Logits: +-8, linear through 0 over the pixels at the border.
+    """
+    # centres of the prompt's pixels, in the input frame and in the plane
+    centres = (np.arange(size) + 0.5) * frame / size - 0.5
+    places = crop.to_plane(np.stack([centres, centres], axis=1)) - (
+        known.box.y0,
+        known.box.x0,
+    )
+    rows, columns = np.meshgrid(places[:, 0], places[:, 1], indexing="ij")
+    soft = ndimage.map_coordinates(
+        known.mask.astype(np.float32), [rows, columns], order=1, cval=0.0
+    )
+    logits: NDArray[np.float32] = ((2 * soft - 1) * _SURE).astype(np.float32)
+    return logits
+
+
+def _refined(predictor: Predictor, question: Question) -> Prediction:
+    """Begin with an earlier answer, or with a mask of the object."""
+    prompts, feedback, known = question.prompts, question.feedback, question.mask
+    if feedback is not None and _holds(feedback.crop, prompts):
+        asked = _with_mask(prompts, feedback.logits)
+        return predictor.predict(asked, crop=feedback.crop)
+    if known is None:  # the object has left the crop of the earlier answer
+        return predictor.predict(prompts)
+    edges = (known.box.y0, known.box.x0, known.box.y1, known.box.x1)
+    crop = predictor.crop_for(Prompts(prompts.points, prompts.positive, edges))
+    config = predictor.model.config
+    logits = mask_logits(known, crop, config.mask_size, config.image_size)
+    return predictor.predict(_with_mask(prompts, logits), crop=crop)
+
+
+def _holds(crop: Crop, prompts: Prompts) -> bool:
+    """Whether a crop shows all that is positive."""
+    points = prompts.points[prompts.positive]
+    low, high = (
+        np.array([crop.box.y0, crop.box.x0]),
+        np.array([crop.box.y1, crop.box.x1]),
+    )
+    boxes = prompts.boxes.reshape(-1, 2, 2)
+    return bool(
+        ((points >= low - 0.5) & (points <= high - 0.5)).all()
+        and ((boxes >= low) & (boxes <= high)).all()
+    )
+
+
+def _with_mask(prompts: Prompts, logits: NDArray[np.float32]) -> Prompts:
+    return Prompts(prompts.points, prompts.positive, prompts.boxes, logits)

@@ -1,0 +1,136 @@
+"""What goes to the worker and what comes back: frozen, so that no lock is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_sam.labels import PlaneIndex, box_around
+from napari_sam.tiling import Box
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_sam.engine.draft import Question
+    from napari_sam.engine.predict import Prediction
+    from napari_sam.images import ImageSource, Intensity
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlaneView:
+    """The plane that is looked at, as it is looked at.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The image that the plane is a part of.
+    plane : tuple of int
+        (frame, slice) in the source.
+    intensity : Intensity, optional
+        How pixels become 8-bit RGB. Default: found when the plane is embedded.
+    index : tuple of int or None
+        Where the plane lies in the labels.
+    image_key : object
+        Equal for views of one image, also with another intensity.
+    """
+
+    source: ImageSource
+    plane: tuple[int, int] = (0, 0)
+    intensity: Intensity | None = None
+    index: PlaneIndex = (None, None)
+    image_key: object = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the plane, in pixels."""
+        return self.source.plane_shape
+
+    @property
+    def place(self) -> tuple[object, PlaneIndex]:
+        """What drafts belong to: the plane, whatever its intensity."""
+        return self.image_key, self.index
+
+    @property
+    def embedding_key(self) -> tuple[object, ...]:
+        """What embeddings belong to: another key, another embedding."""
+        return self.image_key, self.index, self.plane, self.intensity
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictRequest:
+    """Questions about one plane.
+
+    Parameters
+    ----------
+    generation : int
+        An answer counts only while no newer request has been made.
+    view : PlaneView
+    questions : tuple of Question
+        One for each object.
+    """
+
+    generation: int
+    view: PlaneView
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictResult:
+    """Answers, in the order of the questions.
+
+    Parameters
+    ----------
+    generation : int
+        That of the request.
+    view : PlaneView
+    predictions : tuple of Prediction
+    model, model_sha256 : str or None
+        Which weights answered.
+    """
+
+    generation: int
+    view: PlaneView
+    predictions: tuple[Prediction, ...]
+    model: str | None = None
+    model_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShownMask:
+    """One mask of the preview, cut to its pixels.
+
+    Parameters
+    ----------
+    box : Box
+        Plane pixels; empty if the mask is.
+    mask : (h, w) array of bool
+    predicted_iou, stability : float
+    answer : int
+        Which of the answers it is, from 0.
+    n_answers : int
+        How many there are.
+    """
+
+    box: Box
+    mask: NDArray[np.bool_]
+    predicted_iou: float
+    stability: float
+    answer: int
+    n_answers: int
+
+    @classmethod
+    def of(cls, prediction: Prediction, answer: int | None) -> ShownMask:
+        """Return the chosen answer of a prediction; by default the best."""
+        n_answers = len(prediction.masks)
+        chosen = prediction.best if answer is None or answer >= n_answers else answer
+        whole = prediction.masks[chosen]
+        tight = box_around(whole) or Box(0, 0, 0, 0)
+        return cls(
+            tight.shift(prediction.box.y0, prediction.box.x0),
+            whole[tight.slices],
+            float(prediction.predicted_iou[chosen]),
+            float(prediction.stability[chosen]),
+            chosen,
+            n_answers,
+        )

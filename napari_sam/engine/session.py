@@ -1,0 +1,529 @@
+"""The state of one annotation: what is looked at, pointed at, shown and committed.
+
+    user      set_points, set_shapes, open_object      the draft changes
+    session   request(PredictRequest)                  frozen, with the next number
+    worker    Planes.answer(request) -> PredictResult  another thread, no shared state
+    session   receive(result)                          an old number is dropped
+    session   preview(masks)
+    user      commit                                   a LabelEdit into the labels
+
+No window, no thread and no torch in here: `request` is a signal, and whoever listens
+brings the answer to `receive`. A session lives in one thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+
+import numpy as np
+from psygnal import Signal, SignalGroupDescriptor
+from pydantic import BaseModel, ConfigDict
+
+from napari_sam.engine.draft import Draft, Feedback, PlaneMask, Shape, resolve
+from napari_sam.engine.history import History, Step
+from napari_sam.engine.records import DrawnShape, ObjectRecord
+from napari_sam.engine.request import (
+    PlaneView,
+    PredictRequest,
+    PredictResult,
+    ShownMask,
+)
+from napari_sam.errors import InputError
+from napari_sam.labels import (
+    LabelEdit,
+    LabelTarget,
+    covered,
+    painted,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike
+
+    from napari_sam.engine.draft import Question
+
+OnOverlap: TypeAlias = Literal["keep", "overwrite", "ask"]
+
+
+class SessionState(BaseModel):
+    """What the user has set; every change is a signal of `events`.
+
+    Parameters
+    ----------
+    positive : bool
+        Kind of the next point.
+    on_overlap : {"keep", "overwrite", "ask"}
+        What happens to pixels of other objects when one is committed.
+    """
+
+    model_config = ConfigDict(validate_assignment=True, extra="forbid")
+    events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
+
+    positive: bool = True
+    on_overlap: OnOverlap = "keep"
+
+
+class Session:
+    """One annotation, from the first click to the last undo.
+
+    Parameters
+    ----------
+    view : PlaneView, optional
+        The plane that is looked at.
+    labels : LabelTarget, optional
+        Where objects are committed to.
+
+    Signals
+    -------
+    view_changed : PlaneView or None
+    draft_changed : Draft
+        After a click, an undo, a change of the plane.
+    request : PredictRequest
+        Somebody should answer, and call `receive`.
+    preview : tuple of ShownMask
+        One for each object that is asked for; empty if there is nothing to show.
+    committed : list of int
+        Ids of new or changed objects.
+    labels_changed : tuple of LabelEdit
+        Also after undo and redo; empty if what changed is not known.
+    records_changed, history_changed : no argument
+    view_wanted : PlaneView
+        Undo has changed another plane; whoever shows planes should show this one.
+    """
+
+    view_changed = Signal(object)
+    draft_changed = Signal(object)
+    request = Signal(object)
+    preview = Signal(tuple)
+    committed = Signal(list)
+    labels_changed = Signal(tuple)
+    records_changed = Signal()
+    history_changed = Signal()
+    view_wanted = Signal(object)
+
+    def __init__(
+        self, view: PlaneView | None = None, labels: LabelTarget | None = None
+    ) -> None:
+        self.state = SessionState()
+        self.history = History()
+        self.records: dict[int, ObjectRecord] = {}
+        self.masks: tuple[ShownMask, ...] = ()
+        self._view = view
+        self._labels = labels
+        self._drafts: dict[object, Draft] = {}
+        self._generation = 0
+        self._answer: PredictResult | None = None
+        self._asked: Draft | None = None  # the draft that the answer belongs to
+        self._choice: int | None = None
+
+    @property
+    def view(self) -> PlaneView | None:
+        """The plane that is looked at."""
+        return self._view
+
+    @property
+    def labels(self) -> LabelTarget | None:
+        """Where objects are committed to."""
+        return self._labels
+
+    @property
+    def draft(self) -> Draft:
+        """The prompts on this plane that are not committed yet."""
+        if self._view is None:
+            return Draft()
+        return self._drafts.get(self._view.place, Draft())
+
+    @property
+    def drafts(self) -> Mapping[object, Draft]:
+        """The prompts of all planes, by `PlaneView.place`."""
+        return self._drafts
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether an answer is still to come."""
+        return self._answer is None and bool(self._questions())
+
+    def set_view(self, view: PlaneView | None) -> None:
+        """Look at another plane, or at the same one with another intensity.
+
+        Prompts of a plane stay there and are asked again on return.
+        """
+        self._view = view
+        self.view_changed.emit(view)
+        self.draft_changed.emit(self.draft)
+        self.ask()
+
+    def set_labels(
+        self,
+        labels: LabelTarget | None,
+        records: Mapping[int, ObjectRecord] | None = None,
+    ) -> None:
+        """Commit to other labels.
+
+        Parameters
+        ----------
+        labels : LabelTarget or None
+        records : mapping of int to ObjectRecord, optional
+            How their objects were made.
+        """
+        self._labels = labels
+        self.records = dict(records or {})
+        self.records_changed.emit()
+
+    def set_points(self, points: ArrayLike, positive: ArrayLike) -> None:
+        """Replace the points of the draft.
+
+        Where points were only added, the answer so far is refined. A point that was
+        moved or removed must not live on in it, so the network begins anew.
+
+        Parameters
+        ----------
+        points : (N, 2) array, (y, x), plane pixels
+        positive : (N,) array of bool
+        """
+        old = self.draft
+        new = old.with_points(points, positive)
+        if new.extends(old):
+            new = replace(new, feedback=self._feedback() or old.feedback)
+        if len(new.points) != len(old.points):
+            added = len(new.points) > len(old.points)
+            what = "add a point" if added else "remove a point"
+        else:
+            what = "change a point"
+        self._change(what, new)
+
+    def set_shapes(self, shapes: Iterable[Shape]) -> None:
+        """Replace the shapes of the draft; several are several objects."""
+        new = replace(self.draft, shapes=tuple(shapes), feedback=None)
+        self._change("change the shapes", new)
+
+    def open_object(self, object_id: int) -> None:
+        """Take an object of the labels up again, to refine it.
+
+        Its pixels stay until the new mask is committed. Prompts that were not
+        committed are dropped.
+
+        Raises
+        ------
+        InputError
+            If the plane has no such object.
+        """
+        view, labels = self._ready()
+        box = labels.box_of(view.index, object_id)
+        if object_id < 1 or box is None:
+            raise InputError(f"no object {object_id} on this plane; choose another")
+        mask = labels.read(view.index, box) == object_id
+        record = self.records.get(object_id)
+        draft = Draft(object_id=object_id, start=PlaneMask(box, mask))
+        if record is not None and record.index == view.index:
+            draft = draft.with_points(record.points, record.positive)
+        self._change(f"open object {object_id}", draft)
+
+    def reject(self) -> None:
+        """Drop the prompts that are not committed; labels do not change."""
+        if not self.draft.is_empty:
+            self._change("reject the prompts", Draft())
+
+    def choose(self, answer: int) -> None:
+        """Show another of the answers to an ambiguous click.
+
+        Parameters
+        ----------
+        answer : int
+            From 0; a number without answer changes nothing.
+        """
+        if self.masks and answer < self.masks[0].n_answers:
+            self._choice = answer
+            self._show()
+
+    def ask(self) -> None:
+        """Ask for the masks of the draft again, for example with another network."""
+        self._generation += 1
+        self._answer, self._asked, self._choice = None, None, None
+        questions = self._questions()
+        if not questions or self._view is None:
+            self._show()
+            return
+        self.request.emit(PredictRequest(self._generation, self._view, questions))
+
+    def receive(self, result: PredictResult) -> bool:
+        """Take an answer.
+
+        Returns
+        -------
+        bool
+            False if it was stale and has been dropped.
+        """
+        if result.generation != self._generation:
+            return False
+        self._answer, self._asked = result, self.draft
+        self._show()
+        return True
+
+    def overlap(self) -> dict[int, int]:
+        """Count the pixels of committed objects that the preview covers, by id."""
+        view, labels = self._ready()
+        found: dict[int, int] = {}
+        for shown in self.masks:
+            region = labels.read(view.index, shown.box)
+            for each, n in covered(region, shown.mask, self.draft.object_id).items():
+                found[each] = found.get(each, 0) + n
+        return found
+
+    def commit(self, *, overwrite: bool | None = None) -> list[int]:
+        """Make the masks shown objects of the labels.
+
+        Parameters
+        ----------
+        overwrite : bool, optional
+            Whether pixels of other objects are taken. Default: as the state says;
+            "ask" counts as no.
+
+        Returns
+        -------
+        list of int
+            Ids of the objects; empty if there was nothing to commit.
+
+        Raises
+        ------
+        InputError
+            If there are no labels, or the objects would have no pixel.
+        """
+        view, labels = self._ready()
+        result, draft = self._answer, self.draft
+        if result is None or not self.masks:
+            return []
+        if overwrite is None:
+            overwrite = self.state.on_overlap == "overwrite"
+        ids = self._ids(labels, draft)
+        edits: list[LabelEdit] = []
+        made: list[int] = []
+        for number, shown in zip(ids, self.masks, strict=True):
+            edit = _object_edit(labels, view, shown, number, edits, overwrite=overwrite)
+            if (edit.after == number).any():
+                edits.append(edit)
+                made.append(number)
+        if not made:
+            raise InputError(
+                "the object would have no pixel: its mask is empty, or other objects "
+                "cover it; move the prompts, or choose to overwrite"
+            )
+        records = [
+            (n, self.records.get(n), self._record(n, i, draft, result))
+            for i, n in enumerate(ids)
+            if n in made
+        ]
+        word = "object" if len(made) == 1 else "objects"
+        what = f"commit {word} {', '.join(map(str, made))}"
+        self._edit(what, edits, records, after=Draft())
+        self.committed.emit(made)
+        return made
+
+    def edit_labels(
+        self,
+        what: str,
+        edits: Sequence[LabelEdit],
+        records: Sequence[tuple[int, ObjectRecord | None]] = (),
+    ) -> None:
+        """Change labels as one step that can be undone: merge, split, a whole run.
+
+        Parameters
+        ----------
+        what : str
+            For people: "merge objects 2, 3".
+        edits : sequence of LabelEdit
+        records : sequence of (int, ObjectRecord or None)
+            New records of objects; None removes one.
+        """
+        changes = [(n, self.records.get(n), new) for n, new in records]
+        self._edit(what, edits, changes, after=self.draft)
+
+    def note_hand_edit(self, object_ids: Iterable[int]) -> None:
+        """Note that the user has painted; the pixels are in the labels already."""
+        view, labels = self._ready()
+        changes = []
+        for number in object_ids:
+            old = self.records.get(number)
+            new = old or ObjectRecord(object_id=number, index=view.index)
+            new = new.model_copy(update={"hand_edits": new.hand_edits + 1})
+            changes.append((number, old, new))
+        step = Step("paint", view, self.draft, self.draft, labels, (), tuple(changes))
+        self._push(step)
+        self._set_records((n, new) for n, _, new in changes)
+        self.labels_changed.emit(())
+
+    def undo(self) -> str | None:
+        """Take back the last step, whatever it was.
+
+        Returns
+        -------
+        str or None
+            What was taken back; None if there was nothing.
+        """
+        step = self.history.back()
+        if step is None:
+            return None
+        if step.target is not None:
+            step.target.undo(step.edits)
+        self._set_records((n, before) for n, before, _ in step.records)
+        self._restore(step, step.before)
+        return step.what
+
+    def redo(self) -> str | None:
+        """Make the step again that was taken back last.
+
+        Returns
+        -------
+        str or None
+            What was made again; None if there was nothing.
+        """
+        step = self.history.forward()
+        if step is None:
+            return None
+        if step.target is not None:
+            step.target.redo(step.edits)
+        self._set_records((n, after) for n, _, after in step.records)
+        self._restore(step, step.after)
+        return step.what
+
+    def _ready(self) -> tuple[PlaneView, LabelTarget]:
+        if self._view is None:
+            raise InputError("no image is chosen; open one and choose it in the panel")
+        if self._labels is None:
+            raise InputError("no labels are chosen; choose a Labels layer in the panel")
+        return self._view, self._labels
+
+    def _questions(self) -> tuple[Question, ...]:
+        if self._view is None:
+            return ()
+        return resolve(self.draft, self._view.shape)
+
+    def _feedback(self) -> Feedback | None:
+        """Return the chosen logits, if they answer the draft as it is."""
+        if self._answer is None or self._asked is not self.draft or not self.masks:
+            return None
+        if len(self._answer.predictions) != 1:
+            return None
+        prediction = self._answer.predictions[0]
+        return Feedback(prediction.logits[self.masks[0].answer], prediction.crop)
+
+    def _change(self, what: str, draft: Draft) -> None:
+        if self._view is None:
+            return
+        step = Step(what, self._view, self.draft, draft)
+        self._push(step)
+        self._put(draft)
+
+    def _put(self, draft: Draft) -> None:
+        if self._view is None:
+            return
+        if draft.is_empty:
+            self._drafts.pop(self._view.place, None)
+        else:
+            self._drafts[self._view.place] = draft
+        self.draft_changed.emit(draft)
+        self.ask()
+
+    def _edit(
+        self,
+        what: str,
+        edits: Sequence[LabelEdit],
+        records: Sequence[tuple[int, ObjectRecord | None, ObjectRecord | None]],
+        after: Draft,
+    ) -> None:
+        view, labels = self._ready()
+        labels.write(edits)
+        step = Step(what, view, self.draft, after, labels, tuple(edits), tuple(records))
+        self._push(step)
+        self._set_records((n, new) for n, _, new in records)
+        if after is not self.draft:
+            self._put(after)
+        self.labels_changed.emit(step.edits)
+
+    def _push(self, step: Step) -> None:
+        self.history.push(step)
+        self.history_changed.emit()
+
+    def _restore(self, step: Step, draft: Draft) -> None:
+        """Show the plane of a step with its prompts."""
+        if self._view is None or self._view.place != step.view.place:
+            self._drafts[step.view.place] = draft
+            self.view_wanted.emit(step.view)
+        if self._view is not None and self._view.place == step.view.place:
+            self._put(draft)
+        if step.target is not None:
+            self.labels_changed.emit(step.edits)
+        self.history_changed.emit()
+
+    def _set_records(self, changes: Iterable[tuple[int, ObjectRecord | None]]) -> None:
+        changed = False
+        for number, record in changes:
+            changed = True
+            if record is None:
+                self.records.pop(number, None)
+            else:
+                self.records[number] = record
+        if changed:
+            self.records_changed.emit()
+
+    def _show(self) -> None:
+        predictions = () if self._answer is None else self._answer.predictions
+        self.masks = tuple(ShownMask.of(each, self._choice) for each in predictions)
+        self.preview.emit(self.masks)
+
+    def _ids(self, labels: LabelTarget, draft: Draft) -> list[int]:
+        if draft.object_id is None:
+            return labels.fresh_ids(len(self.masks))
+        return [draft.object_id, *labels.fresh_ids(len(self.masks) - 1)]
+
+    def _record(
+        self, number: int, i: int, draft: Draft, result: PredictResult
+    ) -> ObjectRecord:
+        shown, crop = self.masks[i], result.predictions[i].crop.box
+        shapes = draft.shapes[i : i + 1] if len(self.masks) > 1 else draft.shapes
+        old = self.records.get(number)
+        return ObjectRecord(
+            object_id=number,
+            index=result.view.index,
+            points=tuple((y, x) for y, x in draft.points.tolist()),
+            positive=tuple(draft.positive.tolist()),
+            shapes=tuple(_drawn(shape) for shape in shapes),
+            crop=(crop.y0, crop.x0, crop.y1, crop.x1),
+            model=result.model,
+            model_sha256=result.model_sha256,
+            predicted_iou=shown.predicted_iou,
+            stability=shown.stability,
+            hand_edits=0 if old is None else old.hand_edits,
+        )
+
+
+def _drawn(shape: Shape) -> DrawnShape:
+    corners = tuple((y, x) for y, x in shape.corners.tolist())
+    return DrawnShape(kind=shape.kind, corners=corners)
+
+
+def _object_edit(
+    labels: LabelTarget,
+    view: PlaneView,
+    shown: ShownMask,
+    object_id: int,
+    earlier: Sequence[LabelEdit],
+    *,
+    overwrite: bool,
+) -> LabelEdit:
+    """Return the edit that makes a mask an object, on top of earlier edits."""
+    old = labels.box_of(view.index, object_id)
+    box = shown.box if old is None else shown.box.union(old)
+    before = labels.read(view.index, box)
+    for edit in earlier:
+        shared = edit.box.intersection(box)
+        if shared is not None:
+            here = shared.shift(-box.y0, -box.x0).slices
+            there = shared.shift(-edit.box.y0, -edit.box.x0).slices
+            before[here] = edit.after[there]
+    mask = np.zeros(box.shape, bool)
+    mask[shown.box.shift(-box.y0, -box.x0).slices] = shown.mask
+    after = painted(before, mask, object_id, overwrite=overwrite)
+    return LabelEdit(view.index, box, before, after)

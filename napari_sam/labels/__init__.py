@@ -1,0 +1,43 @@
+"""Label pixels: changes that can be undone, and operations on objects."""
+
+from napari_sam.labels.edit import (
+    ArrayLabels,
+    LabelEdit,
+    LabelTarget,
+    PlaneIndex,
+    box_around,
+    region_of,
+)
+from napari_sam.labels.objects import (
+    central_point,
+    covered,
+    filled,
+    line_pixels,
+    merged,
+    painted,
+    smoothed,
+    split_at_points,
+    split_by_line,
+    without,
+    without_islands,
+)
+
+__all__ = [
+    "ArrayLabels",
+    "LabelEdit",
+    "LabelTarget",
+    "PlaneIndex",
+    "box_around",
+    "central_point",
+    "covered",
+    "filled",
+    "line_pixels",
+    "merged",
+    "painted",
+    "region_of",
+    "smoothed",
+    "split_at_points",
+    "split_by_line",
+    "without",
+    "without_islands",
+]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from napari_sam import __version__
+from napari_sam.cli.export import export
 from napari_sam.cli.images import segment
 from napari_sam.cli.models import models
 from napari_sam.cli.predict import predict
@@ -31,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (segment, predict, train, evaluate, demo):
+for command in (segment, predict, export, train, evaluate, demo):
     app.command()(command)
 app.add_typer(models, name="models")
 

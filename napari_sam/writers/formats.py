@@ -48,6 +48,8 @@ class Format:
         ``image``, ``pixel_size_um``, or both.
     takes_stacks : bool, default True
         Whether a file holds more than one plane.
+    needs : str
+        A package that it needs beside those of the project; empty for none.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Format:
     writer: Callable[..., Path]
     uses: tuple[str, ...] = ()
     takes_stacks: bool = True
+    needs: str = ""
 
     def write(
         self,
@@ -143,6 +146,7 @@ FORMATS: dict[str, Format] = {
             imagej.ENDINGS,
             "outlines as regions of interest; ImageJ and Fiji",
             imagej.save_imagej_rois,
+            needs="roifile",
         ),
         Format(
             "coco",
@@ -193,6 +197,7 @@ FORMATS: dict[str, Format] = {
             "table of measurements, with full precision; pandas, R, databases",
             _save_table,
             _ALL,
+            needs="pyarrow",
         ),
     )
 }

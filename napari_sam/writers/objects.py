@@ -110,6 +110,23 @@ class Window:
     numbers: NDArray[np.int32]
 
 
+class _Plane:
+    """One plane of a source as an array, read region by region."""
+
+    def __init__(self, source: ImageSource, plane: tuple[int, int]) -> None:
+        self._source, self._plane = source, plane
+        samples = (source.n_channels,) if source.n_channels > 1 else ()
+        self.shape = (*source.plane_shape, *samples)
+        self.dtype = source.array.dtype
+        self.chunks = (*_chunk_shape(source), *samples)
+
+    def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
+        rows, columns, *samples = index
+        box = Box(rows.start, columns.start, rows.stop, columns.stop)
+        pixels = np.atleast_3d(self._source.read(box, self._plane))
+        return pixels[(..., *samples)] if len(self.shape) > 2 else pixels[..., 0]
+
+
 def label_source(
     labels: Any, pixel_size_um: float | Sequence[float] | None = None
 ) -> ImageSource:
@@ -196,6 +213,21 @@ def one_plane(labels: ImageSource, what: str) -> ImageSource:
             "holds one plane; choose a plane, or another format"
         )
     return labels
+
+
+def select_plane(source: ImageSource, plane: tuple[int, int]) -> ImageSource:
+    """Take one plane of a stack, without reading it.
+
+    Parameters
+    ----------
+    source : ImageSource
+        Labels, or an image.
+    plane : tuple of int
+        (frame, slice), counted from 0.
+    """
+    source.read(Box(0, 0, 1, 1), plane)  # raises if there is no such plane
+    samples = "S" if source.is_rgb else "C" if source.n_channels > 1 else ""
+    return replace(source, array=_Plane(source, plane), axes=f"YX{samples}")
 
 
 def read_ids(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,30 +19,78 @@ if TYPE_CHECKING:
     from napari_sam.engine.jobs import Job
 
 
+PROGRESS_EVERY_S = 1.0
+"""Seconds between two lines of progress with ``--json``."""
+
+
 def work_through(jobs: Sequence[tuple[Path, Job[Report]]], *, as_json: bool) -> None:
     """Run a job for each image and print what became of it.
 
     One image that fails does not stop the others: they are listed at the end and the
-    exit status is 1. The error of a single image is raised.
+    exit status is 1, as it is if crops failed. The error of a single image is raised.
+    Ctrl-C ends with status 130; what was done stays.
     """
-    from napari_sam.engine.jobs import run
-
     failures: list[tuple[str, str]] = []
     for path, job in jobs:
         try:
-            report = run(job)
+            report = _drive(job, path, as_json=as_json)
         except NapariSamError as error:
             if len(jobs) == 1:
                 raise
             failures.append((str(path), str(error)))
             if as_json:
-                print_record({"image": str(path), "error": str(error)})
+                print_record({"event": "failed", "image": str(path), "error": error})
             continue
+        except KeyboardInterrupt:
+            job.close()
+            typer.echo("interrupted; the same command goes on from here", err=True)
+            sys.exit(130)
         _print_report(report, as_json=as_json)
+        failures += [
+            (str(path), f"frame {r.frame} slice {r.slice} crop {r.crop}: {r.reason}")
+            for r in report.failed
+        ]
     if failures:
-        typer.echo(f"{len(failures)} of {len(jobs)} images failed:", err=True)
+        n_images = len({path for path, _ in failures})
+        typer.echo(
+            f"{n_images} of {len(jobs)} images failed, or parts of them:", err=True
+        )
         print_table(failures, err=True)
         sys.exit(1)
+
+
+def _drive(job: Job[Report], path: Path, *, as_json: bool) -> Report:
+    """Run a job; with JSON lines, say once a second how far it is."""
+    from napari_sam.engine.jobs import run
+
+    if not as_json:
+        return run(job)
+    start = said = time.monotonic()
+    first: int | None = None
+    while True:
+        try:
+            step = next(job)
+        except StopIteration as stop:
+            report: Report = stop.value
+            return report
+        first = step.done if first is None else first
+        now = time.monotonic()
+        if now - said < PROGRESS_EVERY_S:
+            continue
+        said = now
+        rate = (step.done - first) / (now - start)
+        left = (step.total - step.done) / rate if rate else None
+        print_record(
+            {
+                "event": "progress",
+                "image": str(path),
+                "what": step.what,
+                "done": step.done,
+                "total": step.total,
+                "per_s": round(rate, 3),
+                "remaining_s": None if left is None else round(left, 1),
+            }
+        )
 
 
 def _print_report(report: Report, *, as_json: bool) -> None:
@@ -50,16 +99,25 @@ def _print_report(report: Report, *, as_json: bool) -> None:
         "labels": to.labels,
         "overlay": to.overlay,
         "measurements": to.measurements,
+        "seams": to.seams,
     }
     paths = {name: str(path) for name, path in written.items() if path is not None}
+    n_failed = len(report.failed)
     if as_json:
-        facts = {"image": str(report.image), "objects": report.n_objects}
+        facts = {
+            "event": "done",
+            "image": str(report.image),
+            "objects": report.n_objects,
+            "failed_crops": n_failed,
+        }
         print_record({**facts, "seconds": round(report.seconds, 3), **paths})
-    else:
-        typer.echo(
-            f"{report.image}: {report.n_objects} objects in {report.seconds:.1f} s -> "
-            + ", ".join(paths.values())
-        )
+        return
+    how = "were there already" if report.was_done else f"in {report.seconds:.1f} s"
+    lost = f", but {n_failed} crops failed" if n_failed else ""
+    typer.echo(
+        f"{report.image}: {report.n_objects} objects {how}{lost} -> "
+        + ", ".join(paths.values())
+    )
 
 
 def print_record(record: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_sam.model import Sam
 
 _ENDINGS = re.compile(r"(\.ome)?\.[A-Za-z0-9]+$")
-_LABEL_ENDINGS = (".tif", ".tiff")
+_LABEL_ENDINGS = (".tif", ".tiff", ".zarr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class ImageOptions:
     diameter : float, optional
         Typical diameter of the objects, in pixels: the plane is scaled so that they
         have a good size for the network. Default: the rule of `CropGrid`.
+    limits : tuple of float, optional
+        Pixel values that become black and white. Default: from `find_intensity`.
     """
 
     image: str | None = None
@@ -66,6 +68,7 @@ class ImageOptions:
     plane: tuple[int, int] | None = None
     pixel_size_um: float | None = None
     diameter: float | None = None
+    limits: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,13 @@ class Outputs:
     Parameters
     ----------
     labels : Path
-        Object ids, OME-TIFF.
+        Object ids: OME-TIFF, or OME-Zarr if the name ends in .zarr.
     overlay : Path, optional
         Picture with outlines, PNG.
     measurements : Path, optional
         One line for each object, CSV.
+    seams : Path, optional
+        One line for each object on a border of crops, CSV.
     overwrite : bool, default False
         Replace files that exist.
     """
@@ -87,7 +92,27 @@ class Outputs:
     labels: Path
     overlay: Path | None = None
     measurements: Path | None = None
+    seams: Path | None = None
     overwrite: bool = False
+
+    @property
+    def recipe(self) -> Path:
+        """How the labels were made, YAML."""
+        return self._beside("recipe.yaml")
+
+    @property
+    def manifest(self) -> Path:
+        """What became of every crop, JSON lines."""
+        return self._beside("manifest.jsonl")
+
+    @property
+    def crops(self) -> Path:
+        """Folder of what crops see, until the labels are written."""
+        return self._beside("crops")
+
+    def _beside(self, ending: str) -> Path:
+        stem = _ENDINGS.sub("", self.labels.name).removesuffix(".labels")
+        return self.labels.with_name(f"{stem}.{ending}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +123,8 @@ class OpenedFile:
     ----------
     source : ImageSource
         The image.
-    plane : tuple of int or None
-        The plane that was chosen; None for all.
+    options : ImageOptions
+        How it was opened.
     intensity : Intensity
         How its pixels become 8-bit RGB.
     grid : CropGrid or None
@@ -107,9 +132,14 @@ class OpenedFile:
     """
 
     source: ImageSource
-    plane: tuple[int, int] | None
+    options: ImageOptions
     intensity: Intensity
     grid: CropGrid | None
+
+    @property
+    def plane(self) -> tuple[int, int] | None:
+        """The plane that was chosen; None for all."""
+        return self.options.plane
 
     @property
     def planes(self) -> list[tuple[int, int]]:
@@ -119,12 +149,14 @@ class OpenedFile:
         return list(self.source.plane_indices())
 
 
-def plan_outputs(
+def plan_outputs(  # noqa: PLR0913 - one switch for each file
     images: Sequence[Path],
     output: Path,
     overlay: bool = False,
     measurements: bool = False,
     overwrite: bool = False,
+    seams: bool = False,
+    ending: Literal[".tif", ".zarr"] = ".tif",
 ) -> list[Outputs]:
     """Name the files of each image; nothing is opened or written.
 
@@ -133,10 +165,12 @@ def plan_outputs(
     images : sequence of Path
         The image files.
     output : Path
-        A file that ends in .tif, for one image; else a folder, for
-        ``NAME.labels.tif``, ``NAME.overlay.png`` and ``NAME.csv``.
-    overlay, measurements, overwrite : bool
+        A file that ends in .tif or .zarr, for one image; else a folder, for
+        ``NAME.labels.tif``, ``NAME.overlay.png``, ``NAME.csv``, ``NAME.seams.csv``.
+    overlay, measurements, overwrite, seams : bool
         As in `Outputs`.
+    ending : {".tif", ".zarr"}
+        Format of labels in a folder.
 
     Returns
     -------
@@ -163,7 +197,7 @@ def plan_outputs(
         labels = [output]
     else:
         stems = [output / _ENDINGS.sub("", image.name) for image in images]
-        labels = [stem.with_name(f"{stem.name}.labels.tif") for stem in stems]
+        labels = [stem.with_name(f"{stem.name}.labels{ending}") for stem in stems]
     for i, path in enumerate(labels):
         if path in labels[:i]:
             raise InputError(
@@ -175,21 +209,27 @@ def plan_outputs(
             path,
             stem.with_name(f"{stem.name}.overlay.png") if overlay else None,
             stem.with_name(f"{stem.name}.csv") if measurements else None,
+            stem.with_name(f"{stem.name}.seams.csv") if seams else None,
             overwrite,
         )
         for stem, path in zip(stems, labels, strict=True)
     ]
 
 
-def open_file(path: Path, model: Sam, options: ImageOptions) -> OpenedFile:
+def open_source(path: Path, options: ImageOptions) -> ImageSource:
     """Open an image file as `ImageOptions` say."""
-    source = open_image(
+    return open_image(
         path,
         image=options.image,
         level=options.level,
         axes=options.axes,
         pixel_size_um=options.pixel_size_um,
     )
+
+
+def open_file(path: Path, model: Sam, options: ImageOptions) -> OpenedFile:
+    """Open an image file, and find its contrast limits and how it is cut."""
+    source = open_source(path, options)
     grid = None
     if options.diameter is not None:
         size = model.config.image_size
@@ -197,9 +237,12 @@ def open_file(path: Path, model: Sam, options: ImageOptions) -> OpenedFile:
             source.plane_shape, options.diameter, size=size, halo=size // 8
         )
     intensity = find_intensity(
-        source, channels=options.channels or None, invert=options.invert
+        source,
+        channels=options.channels or None,
+        limits=None if options.limits is None else [options.limits],
+        invert=options.invert,
     )
-    return OpenedFile(source, options.plane, intensity, grid)
+    return OpenedFile(source, options, intensity, grid)
 
 
 def write(
@@ -223,7 +266,7 @@ def write(
     """
     source, overwrite = opened.source, outputs.overwrite
     size_um = source.pixel_size_um
-    _make_folder(outputs.labels.parent)
+    make_folder(outputs.labels.parent)
     axes = "".join(axis for axis in "TZ" if axis in source.axes) + "YX"
     save_labels(
         labels,
@@ -280,18 +323,9 @@ def measure_planes(
     return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
 
 
-def check_overlay(opened: OpenedFile, outputs: Outputs) -> None:
-    """Refuse an overlay of more than one plane."""
-    if outputs.overlay is not None and len(opened.planes) > 1:
-        raise InputError(
-            f"{opened.source.name} has {len(opened.planes)} planes, and an overlay is "
-            "a picture of one; choose a plane, or leave the overlay out"
-        )
-
-
 def check_free(outputs: Outputs) -> None:
     """Refuse to replace a file before the work, not after it."""
-    for path in (outputs.labels, outputs.overlay, outputs.measurements):
+    for path in (outputs.labels, outputs.overlay, outputs.measurements, outputs.seams):
         if path is not None and path.exists() and not outputs.overwrite:
             raise FileError(
                 errno.EEXIST,
@@ -300,7 +334,8 @@ def check_free(outputs: Outputs) -> None:
             )
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those that it lies in."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -22,6 +22,7 @@ from napari_sam.stitch.few import (
 from napari_sam.stitch.graph import MIN_AGREEMENT
 from napari_sam.stitch.objects import Objects
 from napari_sam.stitch.painting import Painting, stitch
+from napari_sam.stitch.seams import find_seams
 from napari_sam.stitch.views import Views
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "PlaneObject",
     "Views",
     "compete",
+    "find_seams",
     "merge_views",
     "quality",
     "stitch",

@@ -1,0 +1,336 @@
+"""``napari-sam segment`` and ``napari-sam run``: image files to label files."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from napari_sam.cli import options as o
+from napari_sam.cli.records import print_record, print_table, work_through
+from napari_sam.errors import InputError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from napari_sam.engine.automatic import AutomaticConfig
+    from napari_sam.engine.cluster import Cluster
+    from napari_sam.engine.files import ImageOptions, Outputs
+    from napari_sam.engine.inputs import InputImage
+    from napari_sam.model import Sam
+
+Mode = Literal["proposals", "grid"]
+Format = Literal["tif", "zarr"]
+_WORK = "Work"
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE...", help="Image files, folders, patterns, OME-Zarr, plates."
+    ),
+]
+Seams = Annotated[
+    bool,
+    typer.Option(
+        "--seams",
+        help="Also a CSV of objects on borders between crops.",
+        rich_help_panel="Output",
+    ),
+]
+LabelFormat = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        help="Labels in a folder as OME-TIFF or OME-Zarr.",
+        rich_help_panel="Output",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes on this machine.", rich_help_panel=_WORK),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="A running scheduler of dask: tcp://host:8786.",
+        rich_help_panel=_WORK,
+    ),
+]
+
+
+def segment(
+    images: Inputs,
+    output: o.Output = Path(),
+    overlay: o.Overlay = False,
+    measurements: o.Measurements = False,
+    seams: Seams = False,
+    label_format: LabelFormat = "tif",
+    overwrite: o.Overwrite = False,
+    as_json: o.Json = False,
+    model: o.Model = None,
+    device: o.Device = "auto",
+    precision: o.Precision = "auto",
+    series: o.Series = None,
+    level: o.Level = 0,
+    axes: o.Axes = None,
+    channel: o.Channels = None,
+    invert: o.Invert = False,
+    plane: o.Plane = None,
+    pixel_size: o.PixelSize = None,
+    diameter: o.Diameter = None,
+    limits: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Pixel values that become black and white. Default: found once for "
+            "the whole image.",
+            rich_help_panel="Image",
+        ),
+    ] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="Where candidates come from. Default: proposals, if the model has "
+            "a head for them.",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    every_crop: Annotated[
+        bool,
+        typer.Option(
+            "--every-crop",
+            help="Also crops that look like background.",
+            rich_help_panel="Model",
+        ),
+    ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Only say how many crops, bytes and hours it will be.",
+            rich_help_panel=_WORK,
+        ),
+    ] = False,
+    only_failed: Annotated[
+        bool,
+        typer.Option(
+            "--only-failed",
+            help="Only images of which crops failed before.",
+            rich_help_panel=_WORK,
+        ),
+    ] = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+) -> None:
+    """Find all objects of each image, without prompts; stacks plane by plane.
+
+    What was interrupted goes on with the same command.
+    """
+    from napari_sam.engine.automatic import AutomaticConfig
+    from napari_sam.engine.batch import segment_file
+    from napari_sam.engine.files import ImageOptions, plan_outputs
+    from napari_sam.engine.inputs import InputImage, find_inputs
+    from napari_sam.weights import load_model
+
+    found = find_inputs(images) if series is None else [InputImage(Path(images[0]))]
+    outputs = plan_outputs(
+        [each.name for each in found],
+        output,
+        overlay,
+        measurements,
+        overwrite,
+        seams,
+        ".zarr" if label_format == "zarr" else ".tif",
+    )
+    opening = ImageOptions(
+        series,
+        level,
+        axes,
+        o.parse_channels(channel),
+        invert,
+        o.parse_plane(plane),
+        pixel_size,
+        diameter,
+        _parse_limits(limits),
+    )
+    default = AutomaticConfig()
+    contrast = 0.0 if every_crop else default.min_contrast
+    config = AutomaticConfig(mode=mode, min_contrast=contrast)
+    work = list(zip(found, outputs, strict=True))
+    if only_failed:
+        work = [(each, to) for each, to in work if _has_failed(to)]
+    sam = load_model(model, device=device, precision=precision)
+    if plan:
+        _print_plan(work, sam, opening, config, as_json=as_json)
+        return
+    with _cluster(scheduler, workers, device) as cluster:
+        jobs = [
+            (
+                each.name,
+                segment_file(
+                    each.path,
+                    to,
+                    sam,
+                    _of_image(opening, each),
+                    config,
+                    weights=model or "default",
+                    workers=cluster,
+                ),
+            )
+            for each, to in work
+        ]
+        work_through(jobs, as_json=as_json)
+
+
+def run(
+    recipe: Annotated[
+        Path,
+        typer.Argument(metavar="RECIPE", help="NAME.recipe.yaml beside labels."),
+    ],
+    image: Annotated[
+        Path | None, typer.Option(help="The image, if it lies elsewhere now.")
+    ] = None,
+    output: o.Output = Path(),
+    overlay: o.Overlay = False,
+    measurements: o.Measurements = False,
+    seams: Seams = False,
+    label_format: LabelFormat = "tif",
+    overwrite: o.Overwrite = False,
+    as_json: o.Json = False,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="The weights, if they lie elsewhere now."),
+    ] = None,
+    device: o.Device = "auto",
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+) -> None:
+    """Make the labels of a recipe again; refuse if image or weights have changed."""
+    from dataclasses import replace
+
+    from napari_sam.engine.batch import segment_recipe
+    from napari_sam.engine.files import plan_outputs
+    from napari_sam.engine.inputs import InputImage
+    from napari_sam.engine.recipe import Recipe
+    from napari_sam.weights import load_model
+
+    what = Recipe.read(recipe)
+    for change in what.other_versions():
+        typer.echo(f"napari-sam: warning: {change}; labels may differ", err=True)
+    path = image or Path(what.image)
+    name = InputImage(path, what.options.image).name
+    ending: Literal[".tif", ".zarr"] = ".zarr" if label_format == "zarr" else ".tif"
+    (to,) = plan_outputs(
+        [name], output, overlay, measurements, overwrite, seams, ending
+    )
+    weights = what.weights
+    sam = load_model(model or weights.name, device=device, precision=weights.precision)
+    if model is not None:
+        what = replace(what, weights=replace(weights, name=str(Path(model).resolve())))
+    with _cluster(scheduler, workers, device) as cluster:
+        job = segment_recipe(what, to, sam, image=path, workers=cluster)
+        work_through([(path, job)], as_json=as_json)
+
+
+def _of_image(options: ImageOptions, image: InputImage) -> ImageOptions:
+    from dataclasses import replace
+
+    return options if image.image is None else replace(options, image=image.image)
+
+
+def _has_failed(outputs: Outputs) -> bool:
+    from napari_sam.engine.manifest import Manifest
+
+    manifest = Manifest.read(outputs.manifest)
+    return manifest is not None and bool(manifest.failed)
+
+
+def _cluster(
+    scheduler: str | None, workers: int | None, device: str
+) -> AbstractContextManager[Cluster | None]:
+    if scheduler is None and workers is None:
+        return nullcontext()
+    if scheduler is not None and workers is not None:
+        raise InputError(
+            "--scheduler and --workers; a running scheduler has workers of its own, "
+            "give one of the two"
+        )
+    from napari_sam.engine.cluster import open_cluster
+
+    return open_cluster(scheduler, workers, device)
+
+
+def _parse_limits(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"limits {text!r}; write low,high: 100,4000") from error
+    return low, high
+
+
+def _print_plan(
+    work: list[tuple[InputImage, Outputs]],
+    sam: Sam,
+    options: ImageOptions,
+    config: AutomaticConfig,
+    *,
+    as_json: bool,
+) -> None:
+    from napari_sam.engine.plan import plan_image, time_crop
+
+    if not work:
+        typer.echo("nothing to do")
+        return
+    planned = [
+        plan_image(each.path, to, sam, _of_image(options, each)) for each, to in work
+    ]
+    first = work[0][0]
+    seconds = time_crop(first.path, sam, _of_image(options, first), config)
+    rows = [("image", "planes", "px", "crops", "left", "to read", "labels", "time")]
+    for image in planned:
+        n_frames, n_slices, height, width = image.shape
+        facts: dict[str, Any] = {
+            "event": "plan",
+            "image": str(image.path),
+            "crops": image.n_crops,
+            "left": image.n_left,
+            "pixel_bytes": image.pixel_bytes,
+            "label_bytes": image.label_bytes,
+            "seconds": round(image.n_left * seconds, 1),
+        }
+        if as_json:
+            print_record(facts)
+        rows.append(
+            (
+                image.path.name,
+                str(n_frames * n_slices),
+                f"{height} x {width}",
+                str(image.n_crops),
+                str(image.n_left),
+                _megabytes(image.pixel_bytes),
+                _megabytes(image.label_bytes),
+                _duration(image.n_left * seconds),
+            )
+        )
+    if not as_json:
+        print_table(rows)
+        total = sum(image.n_left for image in planned)
+        typer.echo(
+            f"{total} crops at {seconds:.2f} s each, as measured on one of them: "
+            f"{_duration(total * seconds)} with one worker"
+        )
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:,.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

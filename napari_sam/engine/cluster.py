@@ -1,0 +1,217 @@
+"""Crops on several processes or machines, by dask.
+
+One crop is one task; a worker holds one network and the image that it works on. A
+task gets the recipe and the number of a crop and returns what the crop sees, so the
+machines share nothing but the files of image and weights. This process alone writes:
+workers may come, go and be killed, a lost task is done again by another.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from napari_sam.engine.batch import Outcome, Place, find_outcome
+from napari_sam.engine.embed import PlaneEmbedding, open_plane
+from napari_sam.engine.jobs import Step, run
+from napari_sam.engine.manifest import CropRecord
+from napari_sam.engine.recipe import Recipe
+from napari_sam.errors import DeviceError, InputError, NapariSamError
+from napari_sam.weights import load_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from napari_sam.model import Sam
+
+# Tasks in flight for each worker: the next crop waits at the worker while it works,
+# and the scheduler holds no more than it must.
+_AHEAD = 3
+
+
+class Cluster:
+    """Workers of dask; made by `open_cluster`.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The connection.
+    device : str
+        Which device workers use, as in `load_model`.
+    """
+
+    def __init__(self, client: Any, device: str = "auto") -> None:
+        self._client = client
+        self._device = device
+
+    def outcomes(self, recipe: Recipe, places: Sequence[Place]) -> Iterator[Outcome]:
+        """Work through crops; yield what becomes of each, in any order.
+
+        Parameters
+        ----------
+        recipe : Recipe
+            What is to be done.
+        places : sequence of (frame, slice, crop)
+            Where.
+        """
+        from distributed import as_completed
+
+        text = json.dumps(recipe.to_dict())
+        waiting = iter(places)
+        pending: dict[Any, Place] = {}
+        finished = as_completed()
+
+        def submit() -> None:
+            n_workers = max(1, len(self._client.scheduler_info(-1)["workers"]))
+            while len(pending) < _AHEAD * n_workers:
+                place = next(waiting, None)
+                if place is None:
+                    return
+                task = self._client.submit(
+                    work_on_crop, text, place, self._device, pure=False, retries=1
+                )
+                pending[task] = place
+                finished.add(task)
+
+        try:
+            submit()
+            while pending:
+                task = next(finished)
+                yield _outcome(task, pending.pop(task))
+                task.release()
+                submit()
+        finally:
+            for task in pending:
+                task.cancel()
+
+
+@contextmanager
+def open_cluster(
+    scheduler: str | None = None, n_workers: int | None = None, device: str = "auto"
+) -> Iterator[Cluster]:
+    """Connect to a running scheduler, or start workers on this machine.
+
+    Parameters
+    ----------
+    scheduler : str, optional
+        Address, such as ``tcp://host:8786``.
+    n_workers : int, optional
+        Processes to start, if there is no scheduler.
+    device : str
+        Which device workers use. With "auto" on a machine with several GPUs, workers
+        that are numbered take turns.
+
+    Yields
+    ------
+    Cluster
+
+    Raises
+    ------
+    InputError
+        If dask is not installed, or nobody answers at the address.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise InputError(
+            "workers need dask, which is not installed; type: "
+            'pip install "napari-sam-microscopy[cluster]"'
+        ) from error
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout="20s")
+        except OSError as error:
+            raise InputError(
+                f"no scheduler of dask answers at {scheduler} ({error}); start one "
+                "with: dask scheduler"
+            ) from error
+        with client:
+            yield Cluster(client, device)
+        return
+    with (
+        LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield Cluster(client, device)
+
+
+def work_on_crop(recipe: str, place: Place, device: str) -> Outcome:
+    """Find what one crop sees; what a worker of dask calls.
+
+    Parameters
+    ----------
+    recipe : str
+        `Recipe.to_dict` as JSON.
+    place : tuple of int
+        (frame, slice, crop).
+    device : str
+        As in `load_model`.
+    """
+    frame, z, crop = place
+    try:
+        embedding = _opened(recipe, (frame, z), _own_device(device))
+        config = Recipe.from_dict(json.loads(recipe)).config
+        return run(find_outcome(embedding, crop, config, _STEP), progress=False)
+    except DeviceError:
+        raise
+    except (NapariSamError, OSError) as error:
+        return Outcome(CropRecord(*place, "failed", reason=str(error)))
+
+
+_STEP = Step(0, 1, "segment")
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(recipe: str, plane: tuple[int, int], device: str) -> PlaneEmbedding:
+    what = Recipe.from_dict(json.loads(recipe))
+    model = _loaded(what.weights.name, what.weights.precision, device)
+    opened = what.open()
+    if model.weights_sha256 != what.weights.sha256:
+        raise InputError(
+            f"the weights {what.weights.name} of this worker have the checksum "
+            f"{model.weights_sha256}, the work wants {what.weights.sha256}"
+        )
+    return open_plane(
+        opened.source,
+        model,
+        grid=opened.grid,
+        plane=plane,
+        intensity=opened.intensity,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(name: str, precision: str, device: str) -> Sam:
+    return load_model(name, device=device, precision=precision)
+
+
+def _own_device(device: str) -> str:
+    """Let the numbered workers of one machine take turns with its GPUs."""
+    import torch
+    from distributed import get_worker
+
+    number = str(get_worker().name)
+    n_gpus = torch.cuda.device_count()
+    if device != "auto" or n_gpus < 2 or not number.isdecimal():
+        return device
+    return f"cuda:{int(number) % n_gpus}"
+
+
+def _outcome(task: Any, place: Place) -> Outcome:
+    """Return the result of a task; one that cannot be had is a failure."""
+    error = task.exception()
+    if error is None:
+        outcome: Outcome = task.result()
+        return outcome
+    if isinstance(error, DeviceError):
+        raise error
+    return Outcome(
+        CropRecord(*place, "failed", reason=f"no worker finished it: {error}")
+    )

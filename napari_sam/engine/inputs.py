@@ -1,0 +1,113 @@
+"""What a person names as input -> one image after the other.
+
+A folder stands for the images in it, a pattern for the files that it fits, a plate
+for all its fields.
+"""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_sam.errors import InputError, MissingFileError
+from napari_sam.readers import list_images
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_ENDINGS = (
+    ".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp", ".zarr",
+)  # fmt: skip
+_ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
+
+
+@dataclass(frozen=True, slots=True)
+class InputImage:
+    """One image to work on.
+
+    Parameters
+    ----------
+    path : Path
+        Its file.
+    image : str, optional
+        Which image of the file, if it holds several.
+    """
+
+    path: Path
+    image: str | None = None
+
+    @property
+    def name(self) -> Path:
+        """The path, with the name of the image in it; for the names of results."""
+        if self.image is None:
+            return self.path
+        stem = self.path.name.removesuffix(".zarr").removesuffix(".ome")
+        part = self.image.replace("/", "_")
+        return self.path.with_name(f"{stem}_{part}.zarr")
+
+
+def find_inputs(given: Sequence[str | Path]) -> list[InputImage]:
+    """List the images that paths, folders and patterns stand for.
+
+    Parameters
+    ----------
+    given : sequence of str or Path
+        Files; folders, of which every image at the top is taken; patterns such as
+        ``day*/*.tif``; OME-Zarr, of which every image is taken, so that a plate is
+        all its fields.
+
+    Returns
+    -------
+    list of InputImage
+        In the order given, and sorted within each.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    InputError
+        If a folder or a pattern holds no image.
+    """
+    return [image for each in given for image in _images(Path(each).expanduser())]
+
+
+def _images(path: Path) -> Iterator[InputImage]:
+    if _is_zarr(path):
+        names = list_images(path)
+        several = len(names) > 1
+        yield from (InputImage(path, name if several else None) for name in names)
+        return
+    if path.is_dir():
+        found = [each for each in sorted(path.iterdir()) if _is_image(each)]
+        if not found:
+            raise InputError(
+                f"{path} holds no image ({', '.join(_ENDINGS)}); give the folder that "
+                "does, or name other files"
+            )
+    elif path.exists():
+        yield InputImage(path)
+        return
+    elif glob.has_magic(str(path)):
+        # Path.glob knows no absolute patterns
+        found = [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+        if not found:
+            raise InputError(f"no file fits {path}; check the pattern")
+    else:
+        raise MissingFileError(2, "no such file; check its name and folder", str(path))
+    for each in found:
+        if each.is_dir():
+            if _is_zarr(each):
+                yield from _images(each)
+        else:
+            yield InputImage(each)
+
+
+def _is_image(path: Path) -> bool:
+    is_named = path.suffix.lower() in _ENDINGS and not path.name.startswith(".")
+    return is_named and (path.is_file() or _is_zarr(path))
+
+
+def _is_zarr(path: Path) -> bool:
+    return path.is_dir() and any((path / mark).exists() for mark in _ZARR_MARKS)

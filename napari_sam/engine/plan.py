@@ -1,0 +1,128 @@
+"""How much work images are, before any of it is done."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sam.engine.automatic import AutomaticConfig, find_views
+from napari_sam.engine.embed import default_grid, open_plane
+from napari_sam.engine.files import ImageOptions, Outputs, open_file
+from napari_sam.engine.jobs import Step, run
+from napari_sam.engine.manifest import Manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_sam.model import Sam
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedImage:
+    """What an image will cost.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    shape : tuple of int
+        (frames, slices, height, width).
+    n_crops : int
+        Crops of all planes that are used.
+    n_left : int
+        Crops that an earlier run has not done.
+    pixel_bytes : int
+        What is read, before compression.
+    label_bytes : int
+        What the labels hold; compressed they are a few percent of it.
+    """
+
+    path: Path
+    shape: tuple[int, int, int, int]
+    n_crops: int
+    n_left: int
+    pixel_bytes: int
+    label_bytes: int
+
+
+def plan_image(
+    path: Path, outputs: Outputs, model: Sam, options: ImageOptions
+) -> PlannedImage:
+    """Find out what an image will cost; nothing is encoded or written.
+
+    Parameters
+    ----------
+    path : Path
+        The image file.
+    outputs : Outputs
+        Where results are to be, and perhaps are in part.
+    model : Sam
+        The network.
+    options : ImageOptions
+        How the file is opened.
+    """
+    opened = open_file(path, model, options)
+    source, planes = opened.source, opened.planes
+    grid = opened.grid or default_grid(source, model)
+    n_crops = len(grid) * len(planes)
+    manifest = Manifest.read(outputs.manifest)
+    records = {} if manifest is None else manifest.records
+    n_done = sum(
+        record.state != "failed" and (record.frame, record.slice) in planes
+        for record in records.values()
+    )
+    n_pixels = source.plane_shape[0] * source.plane_shape[1] * len(planes)
+    item_bytes = np.dtype(source.array.dtype).itemsize
+    n_channels = len(opened.intensity.channels)
+    return PlannedImage(
+        path=path,
+        shape=source.shape,
+        n_crops=n_crops,
+        n_left=max(0, n_crops - n_done),
+        pixel_bytes=n_pixels * item_bytes * n_channels,
+        label_bytes=n_pixels * np.dtype(np.uint32).itemsize,
+    )
+
+
+def time_crop(
+    path: Path, model: Sam, options: ImageOptions, config: AutomaticConfig
+) -> float:
+    """Measure how long a crop takes on this machine, now.
+
+    Parameters
+    ----------
+    path, model, options
+        As in `plan_image`.
+    config : AutomaticConfig
+        Mode and thresholds.
+
+    Returns
+    -------
+    float
+        Seconds for the crop in the middle of the first plane, once the network is
+        warm. It is worked on, background or not.
+    """
+    opened = open_file(path, model, options)
+    every = AutomaticConfig(
+        mode=config.mode,
+        proposals=config.proposals,
+        grid=config.grid,
+        min_contrast=0,
+    )
+    seconds = []
+    for _ in range(2):
+        embedding = open_plane(
+            opened.source,
+            model,
+            grid=opened.grid,
+            plane=opened.planes[0],
+            intensity=opened.intensity,
+        )
+        crop = embedding.grid[len(embedding.grid) // 2]
+        start = time.perf_counter()
+        run(find_views(embedding, crop, every, Step(0, 1, "probe")), progress=False)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

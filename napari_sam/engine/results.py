@@ -1,0 +1,215 @@
+"""Stitched planes -> labels, tables and pictures, never a whole image in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sam.engine.automatic import object_table
+from napari_sam.engine.files import OpenedFile, Outputs, make_folder
+from napari_sam.errors import InputError
+from napari_sam.images import ImageSource, read_rgb
+from napari_sam.stitch import Painting, find_seams
+from napari_sam.tiling import Box
+from napari_sam.writers import save_labels, save_measurements, save_overlay
+from napari_sam.writers.measurements import measure_objects
+from napari_sam.writers.ome_zarr import save_ome_zarr
+from napari_sam.writers.scale import stack_size_um
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_sam.tiling import CropGrid
+
+MAX_OVERLAY_PIXELS = 10**8
+"""An overlay is a picture of the whole plane, made in memory (ours)."""
+
+# What is read at a time where a format asks for one chunk after the other.
+_CHUNK = 1024
+
+
+class LabelStack:
+    """Labels of one or several planes, drawn where they are read.
+
+    Parameters
+    ----------
+    paintings : sequence of Painting
+        The planes, in order.
+    lengths : tuple of int
+        Lengths of the axes before rows and columns; () for a single plane.
+    """
+
+    def __init__(self, paintings: Sequence[Painting], lengths: tuple[int, ...]) -> None:
+        self.paintings = paintings
+        self.lengths = lengths
+        self.dtype = np.dtype(np.uint32)
+        counts = np.cumsum([1, *(len(painting) for painting in paintings)])
+        self.first_ids: list[int] = counts[:-1].tolist()
+        self.n_objects = int(counts[-1]) - 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        return (*self.lengths, *self.paintings[0].shape)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Shape of what is best read at a time."""
+        return (*(1 for _ in self.lengths), _CHUNK, _CHUNK)
+
+    def __getitem__(self, index: Any, /) -> NDArray[np.uint32]:
+        """Draw a region of one plane: an integer for each axis, then slices."""
+        place = index if isinstance(index, tuple) else (index,)
+        n_axes = len(self.lengths)
+        number = (
+            int(np.ravel_multi_index(place[:n_axes], self.lengths)) if n_axes else 0
+        )
+        cuts = [*place[n_axes:], slice(None), slice(None)][:2]
+        (y0, y1, _), (x0, x1, _) = (
+            cut.indices(n) for cut, n in zip(cuts, self.shape[-2:], strict=True)
+        )
+        painting = self.paintings[number]
+        return painting.labels(Box(y0, x0, y1, x1), self.first_ids[number])
+
+
+def write_results(
+    opened: OpenedFile, paintings: Sequence[Painting], grid: CropGrid, outputs: Outputs
+) -> int:
+    """Write the labels of an image, and what else `Outputs` names.
+
+    Parameters
+    ----------
+    opened : OpenedFile
+        The image.
+    paintings : sequence of Painting
+        One for each plane that was used.
+    grid : CropGrid
+        How planes were cut.
+    outputs : Outputs
+        The files; those that exist are replaced.
+
+    Returns
+    -------
+    int
+        Number of objects.
+    """
+    source = opened.source
+    is_stack = opened.plane is None
+    axes = "".join(axis for axis in "TZ" if axis in source.axes and is_stack)
+    lengths = dict(zip("TZYX", source.shape, strict=True))
+    stack = LabelStack(paintings, tuple(lengths[axis] for axis in axes))
+    labels = ImageSource(
+        stack,
+        axes=f"{axes}YX",
+        pixel_size_um=source.pixel_size_um,
+        z_step_um=source.z_step_um if "Z" in axes else None,
+        name=f"labels of {source.name}",
+    )
+    make_folder(outputs.labels.parent)
+    if outputs.labels.suffix.lower() == ".zarr":
+        save_ome_zarr(labels, outputs.labels, overwrite=True)
+    else:
+        save_labels(labels, outputs.labels, overwrite=True)
+    if outputs.measurements is not None:
+        save_measurements(
+            _measurements(opened, stack, labels), outputs.measurements, overwrite=True
+        )
+    if outputs.seams is not None:
+        tables = [
+            _with_plane(find_seams(painting, grid, first), plane)
+            for painting, first, plane in zip(
+                paintings, stack.first_ids, opened.planes, strict=True
+            )
+        ]
+        save_measurements(_joined(tables), outputs.seams, overwrite=True)
+    if outputs.overlay is not None:
+        save_overlay(
+            read_rgb(source, opened.intensity, plane=opened.planes[0]),
+            paintings[0].labels(),
+            outputs.overlay,
+            pixel_size_um=stack_size_um(source),
+            overwrite=True,
+        )
+    return stack.n_objects
+
+
+def check_overlay(opened: OpenedFile, outputs: Outputs) -> None:
+    """Refuse an overlay of more than one plane, or of one that is too large.
+
+    Raises
+    ------
+    InputError
+    """
+    if outputs.overlay is None:
+        return
+    if len(opened.planes) > 1:
+        raise InputError(
+            f"{opened.source.name} has {len(opened.planes)} planes, and an overlay is "
+            "a picture of one; choose a plane, or leave the overlay out"
+        )
+    height, width = opened.source.plane_shape
+    if height * width > MAX_OVERLAY_PIXELS:
+        raise InputError(
+            f"{opened.source.name} has {height} x {width} px, and an overlay is a "
+            f"picture of at most {MAX_OVERLAY_PIXELS} px; leave it out and open image "
+            "and labels in napari, or choose a smaller resolution level"
+        )
+
+
+def _measurements(
+    opened: OpenedFile, stack: LabelStack, labels: ImageSource
+) -> dict[str, NDArray[Any]]:
+    """Measure all objects, and add the scores of the network."""
+    source = opened.source
+    if opened.plane is not None and source.shape[:2] != (1, 1):
+        source = _one_plane(source, opened.plane)
+    if source.shape != labels.shape:
+        labels = replace(labels, axes="YX")
+    table = measure_objects(labels, source)
+    found = [object_table(painting, (0, 0)) for painting in stack.paintings]
+    for name in ("predicted_iou", "stability"):
+        scores = np.concatenate([each[name] for each in found])
+        table[name] = scores[table["object"].astype(np.int64) - 1]
+    return table
+
+
+class _OnePlane:
+    """One plane of a stack, as an array with the axes YXC."""
+
+    def __init__(self, source: ImageSource, plane: tuple[int, int]) -> None:
+        self._source, self._plane = source, plane
+        self.shape = (*source.plane_shape, source.n_channels)
+        self.dtype = np.dtype(source.array.dtype)
+
+    def __getitem__(self, index: Any, /) -> NDArray[Any]:
+        (y0, y1, _), (x0, x1, _) = (
+            cut.indices(n) for cut, n in zip(index[:2], self.shape[:2], strict=True)
+        )
+        pixels = self._source.read(Box(y0, x0, y1, x1), self._plane)
+        return np.atleast_3d(pixels)[..., index[2]]
+
+
+def _one_plane(source: ImageSource, plane: tuple[int, int]) -> ImageSource:
+    return ImageSource(
+        _OnePlane(source, plane),
+        axes="YXC",
+        pixel_size_um=source.pixel_size_um,
+        name=source.name,
+        channel_names=source.channel_names,
+    )
+
+
+def _with_plane(
+    table: dict[str, NDArray[Any]], plane: tuple[int, int]
+) -> dict[str, NDArray[Any]]:
+    n = len(table["object"])
+    where = {"frame": np.full(n, plane[0]), "slice": np.full(n, plane[1])}
+    return {"object": table["object"], **where, **table}
+
+
+def _joined(tables: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}

@@ -285,7 +285,8 @@ def _inside(points: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.b
 def _outside(points: NDArray[np.float32], box: Box) -> NDArray[np.bool_]:
     (y, x), (y0, x0), (y1, x1) = points.T, (box.y0, box.x0), (box.y1, box.x1)
     beside: NDArray[np.bool_] = (y < y0 - 0.5) | (y > y1 - 0.5)
-    return beside | (x < x0 - 0.5) | (x > x1 - 0.5)
+    beside |= (x < x0 - 0.5) | (x > x1 - 0.5)
+    return beside
 
 
 def _pixels_around(corners: NDArray[np.float64], shape: tuple[int, int]) -> Box:

@@ -20,7 +20,14 @@ import numpy as np
 from psygnal import Signal, SignalGroupDescriptor
 from pydantic import BaseModel, ConfigDict
 
-from napari_sam.engine.draft import Draft, Feedback, PlaneMask, Shape, resolve
+from napari_sam.engine.draft import (
+    Draft,
+    Feedback,
+    PlaneMask,
+    Question,
+    Shape,
+    resolve,
+)
 from napari_sam.engine.history import History, Step
 from napari_sam.engine.records import DrawnShape, ObjectRecord
 from napari_sam.engine.request import (
@@ -36,13 +43,12 @@ from napari_sam.labels import (
     covered,
     painted,
 )
+from napari_sam.prompts.prompt import Prompts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import ArrayLike
-
-    from napari_sam.engine.draft import Question
 
 OnOverlap: TypeAlias = Literal["keep", "overwrite", "ask"]
 
@@ -248,6 +254,23 @@ class Session:
             return
         self.request.emit(PredictRequest(self._generation, self._view, questions))
 
+    def peek(self, point: tuple[float, float] | None) -> None:
+        """Show what a click would give, where nothing is pointed at yet.
+
+        Parameters
+        ----------
+        point : tuple of float or None
+            (y, x), plane pixels; None shows nothing.
+        """
+        if self._view is None or not self.draft.is_empty:
+            return
+        if point is None:
+            self.ask()
+            return
+        self._generation += 1
+        questions = (Question(Prompts(points=[point])),)
+        self.request.emit(PredictRequest(self._generation, self._view, questions))
+
     def receive(self, result: PredictResult) -> bool:
         """Take an answer.
 
@@ -293,7 +316,7 @@ class Session:
         """
         view, labels = self._ready()
         result, draft = self._answer, self.draft
-        if result is None or not self.masks:
+        if result is None or not self.masks or draft.is_empty:
             return []
         if overwrite is None:
             overwrite = self.state.on_overlap == "overwrite"

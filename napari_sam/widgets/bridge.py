@@ -1,0 +1,308 @@
+"""The session on one side, the layers of a viewer on the other.
+
+Only here do layers become views and prompts, and masks and edits pixels on the screen.
+Panels speak to the session; they never touch a layer.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Labels
+from psygnal import Signal
+from qtpy.QtCore import QTimer
+
+from napari_sam.errors import InputError
+from napari_sam.widgets.geometry import (
+    plane_index,
+    plane_view,
+    spatial_shape,
+    transform_of,
+)
+from napari_sam.widgets.layer_labels import LayerLabels
+from napari_sam.widgets.prompt_layers import PromptLayers
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Layer
+
+    from napari_sam.engine.request import PlaneView
+    from napari_sam.engine.session import Session
+    from napari_sam.labels import LabelTarget, PlaneIndex
+
+METADATA = "napari_sam"
+"""Key of a Labels layer's metadata under which its records live."""
+
+_SETTLED_MS = 400  # after the last move of a contrast slider
+
+_image_keys = count()
+
+
+class LayerBridge:
+    """Layers of a viewer for one session.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    session : Session
+
+    Signals
+    -------
+    image_changed, labels_changed : Layer or None
+        Another layer was chosen.
+    choices_changed : no argument
+        Layers came, went or were renamed.
+    """
+
+    image_changed = Signal(object)
+    labels_changed = Signal(object)
+    choices_changed = Signal()
+
+    def __init__(self, viewer: napari.Viewer, session: Session) -> None:
+        self.viewer = viewer
+        self.session = session
+        self.image: Image | None = None
+        self.labels: Labels | None = None
+        self.prompts: PromptLayers | None = None
+        self._target: LayerLabels | None = None
+        self._image_key: object = None
+        self._settled = QTimer()
+        self._settled.setSingleShot(True)
+        self._settled.setInterval(_SETTLED_MS)
+        self._settled.timeout.connect(self.look)
+        viewer.layers.events.inserted.connect(self._layer_inserted)
+        viewer.layers.events.removed.connect(self._layer_removed)
+        viewer.dims.events.point.connect(self._dims_changed)
+        viewer.dims.events.order.connect(self._dims_changed)
+        viewer.dims.events.ndisplay.connect(self._dims_changed)
+        session.draft_changed.connect(self._show_draft)
+        session.preview.connect(self._show_masks)
+        session.view_wanted.connect(self._go_to)
+        session.state.events.positive.connect(self._use_sign)
+        session.records_changed.connect(self._keep_records)
+        for layer in viewer.layers:
+            self._watch_name(layer)
+
+    def images(self) -> list[Image]:
+        """Return the image layers, the topmost last."""
+        return [each for each in self.viewer.layers if isinstance(each, Image)]
+
+    def label_layers(self) -> list[Labels]:
+        """Return the Labels layers that objects of the image can be committed to."""
+        if self.image is None:
+            return []
+        shape = spatial_shape(self.image)
+        own = None if self.prompts is None else self.prompts.preview
+        return [
+            each
+            for each in self.viewer.layers
+            if isinstance(each, Labels)
+            and each is not own
+            and not each.multiscale
+            and tuple(each.data.shape) == shape
+        ]
+
+    def choose_image(self, layer: Image | None) -> None:
+        """Work on another image; its prompts and labels come with it."""
+        if layer is self.image:
+            return
+        self._leave_image()
+        self.image = layer
+        if layer is not None:
+            self._image_key = (layer.name, next(_image_keys))
+            self.prompts = PromptLayers(self.viewer, layer)
+            self.prompts.points_changed.connect(self.session.set_points)
+            self.prompts.shapes_changed.connect(self.session.set_shapes)
+            self.prompts.restored.connect(self._show_current)
+            self.prompts.next_is_positive = self.session.state.positive
+            layer.events.contrast_limits.connect(self._settle)
+            layer.events.data.connect(self._data_changed)
+        self.image_changed.emit(layer)
+        found = self.label_layers()
+        if layer is not None:
+            self.choose_labels(found[-1] if found else None)
+        self.look()
+
+    def choose_labels(self, layer: Labels | None) -> None:
+        """Commit to another layer; None makes one when the first object is kept."""
+        if self._target is not None:
+            self._target.disconnect()
+            self._unbind_undo(self._target.layer)
+        self.labels, self._target = layer, None
+        target: LabelTarget | None = None
+        records = {}
+        if layer is not None:
+            target = self._target = LayerLabels(layer, self.session.note_hand_edit)
+            records = layer.metadata.get(METADATA, {})
+            self._bind_undo(layer)
+        self.session.set_labels(target, records)
+        self.labels_changed.emit(layer)
+
+    def need_labels(self) -> Labels:
+        """Return the chosen Labels layer; make one if none is chosen.
+
+        Raises
+        ------
+        InputError
+            If no image is chosen.
+        """
+        if self.labels is None:
+            if self.image is None:
+                raise InputError("no image is chosen; open one and choose it above")
+            active = self.viewer.layers.selection.active
+            layer = Labels(
+                np.zeros(spatial_shape(self.image), np.uint32),
+                name=f"{self.image.name} objects",
+                **transform_of(self.image),
+            )
+            below = self.viewer.layers.index(self.image) + 1
+            self.viewer.layers.insert(below, layer)
+            self.choose_labels(layer)
+            if active is not None:
+                self.viewer.layers.selection.active = active
+        if self.labels is None:
+            raise InputError("the Labels layer could not be made")
+        return self.labels
+
+    def look(self) -> None:
+        """Tell the session what is displayed now."""
+        self._settled.stop()
+        self.session.set_view(self.view())
+
+    def view(self) -> PlaneView | None:
+        """Return the plane of the image that is displayed; None in 3D."""
+        if self.image is None:
+            return None
+        index = plane_index(self.image, self.viewer.dims)
+        if index is None:
+            return None
+        return plane_view(self.image, index, self._image_key)
+
+    def object_under_cursor(self) -> int:
+        """Return the id of the object under the mouse; 0 if there is none."""
+        if self.labels is None:
+            return 0
+        value = self.labels.get_value(self.viewer.cursor.position, world=True)
+        return int(value or 0)
+
+    def position(self) -> tuple[float, float] | None:
+        """Return where the mouse is, (y, x) in plane pixels; None beside the plane."""
+        view = self.session.view
+        if self.image is None or view is None:
+            return None
+        at = np.asarray(self.image.world_to_data(self.viewer.cursor.position))
+        y, x = (float(at[i]) for i, each in enumerate(view.index) if each is None)
+        inside = -0.5 <= y < view.shape[0] - 0.5 and -0.5 <= x < view.shape[1] - 0.5
+        return (y, x) if inside else None
+
+    def close(self) -> None:
+        """Take our layers away, and listen no more."""
+        self.choose_labels(None)
+        self._leave_image()
+        events = self.viewer.layers.events
+        events.inserted.disconnect(self._layer_inserted)
+        events.removed.disconnect(self._layer_removed)
+        for name in ("point", "order", "ndisplay"):
+            getattr(self.viewer.dims.events, name).disconnect(self._dims_changed)
+        for layer in self.viewer.layers:
+            layer.events.name.disconnect(self._names_changed)
+        self.session.draft_changed.disconnect(self._show_draft)
+        self.session.preview.disconnect(self._show_masks)
+        self.session.view_wanted.disconnect(self._go_to)
+        self.session.records_changed.disconnect(self._keep_records)
+        self.session.state.events.positive.disconnect(self._use_sign)
+
+    def _leave_image(self) -> None:
+        if self.image is not None:
+            self.image.events.contrast_limits.disconnect(self._settle)
+            self.image.events.data.disconnect(self._data_changed)
+        if self.prompts is not None:
+            self.prompts.close()
+        self._settled.stop()
+        self.image, self.prompts = None, None
+
+    def _layer_inserted(self, event: Any) -> None:
+        self._watch_name(event.value)
+        self.choices_changed.emit()
+        if self.image is None and isinstance(event.value, Image):
+            self.choose_image(event.value)
+
+    def _layer_removed(self, event: Any) -> None:
+        event.value.events.name.disconnect(self._names_changed)
+        if event.value is self.labels and self._target is not None:
+            self.session.history.forget(self._target)
+            self.choose_labels(None)
+            self.session.history_changed.emit()
+        if event.value is self.image:
+            rest = self.images()
+            self.choose_image(rest[-1] if rest else None)
+        self.choices_changed.emit()
+
+    def _watch_name(self, layer: Layer) -> None:
+        layer.events.name.connect(self._names_changed)
+
+    def _names_changed(self, _event: Any = None) -> None:
+        self.choices_changed.emit()
+
+    def _dims_changed(self, _event: Any = None) -> None:
+        view, old = self.view(), self.session.view
+        if (view is None) != (old is None) or (
+            view is not None and old is not None and view.place != old.place
+        ):
+            self.look()
+
+    def _data_changed(self, _event: Any = None) -> None:
+        if self.image is not None:
+            self._image_key = (self.image.name, next(_image_keys))
+            self._settled.start()
+
+    def _settle(self, _event: Any = None) -> None:
+        self._settled.start()
+
+    def _show_current(self) -> None:
+        self._show_draft(self.session.draft)
+        self._show_masks(self.session.masks)
+
+    def _show_draft(self, draft: Any) -> None:
+        view = self.session.view
+        if self.prompts is not None and view is not None:
+            self.prompts.show(draft, view.index)
+
+    def _show_masks(self, masks: Any) -> None:
+        if self.prompts is not None:
+            self.prompts.show_masks(masks if self.session.view is not None else ())
+
+    def _use_sign(self, positive: bool) -> None:
+        if self.prompts is not None:
+            self.prompts.next_is_positive = positive
+
+    def _keep_records(self) -> None:
+        if self.labels is not None:
+            self.labels.metadata[METADATA] = dict(self.session.records)
+
+    def _go_to(self, view: PlaneView) -> None:
+        """Show a plane that undo has changed."""
+        if self.image is None or view.image_key != self._image_key:
+            return
+        self.go_to(view.index)
+
+    def go_to(self, index: PlaneIndex) -> None:
+        """Move the sliders to a plane."""
+        if self.image is None:
+            return
+        place = [0.0 if each is None else float(each) for each in index]
+        world = self.image.data_to_world(place)
+        missing = self.viewer.dims.ndim - self.image.ndim
+        for axis, each in enumerate(index):
+            if each is not None:
+                self.viewer.dims.set_point(axis + missing, world[axis])
+
+    def _bind_undo(self, layer: Labels) -> None:
+        layer.bind_key("Control-Z", lambda _: self.session.undo(), overwrite=True)
+        layer.bind_key("Control-Shift-Z", lambda _: self.session.redo(), overwrite=True)
+
+    def _unbind_undo(self, layer: Labels) -> None:
+        layer.bind_key("Control-Z", None)
+        layer.bind_key("Control-Shift-Z", None)

@@ -1,0 +1,183 @@
+"""Where napari's layers and the planes of a session meet.
+
+Points, shapes and labels get the transform of the image, so their data coordinates are
+its pixels: scale, translation, rotation, shear and affine need no arithmetic of ours,
+and a click lands where it is seen by construction. What is left is which two axes are
+looked at, and where on the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.utils.transforms import Affine
+
+from napari_sam.engine.request import PlaneView
+from napari_sam.images import ImageSource, Intensity
+
+if TYPE_CHECKING:
+    from napari.components import Dims
+    from napari.layers import Image, Layer
+    from numpy.typing import NDArray
+
+    from napari_sam.labels import PlaneIndex
+
+TRANSFORM = ("scale", "translate", "rotate", "shear", "affine")
+"""Attributes of a layer that say where it lies in the world."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slab:
+    """A plane cut out of an array along any of its axes, read when asked for.
+
+    Parameters
+    ----------
+    array : array
+        Anything that can be sliced.
+    index : tuple of int or None
+        The plane; None for its rows and columns.
+    """
+
+    array: Any
+    index: PlaneIndex
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(height, width), and colour samples if there are any."""
+        sizes = self.array.shape
+        kept = [i for i, each in enumerate(self.index) if each is None]
+        return tuple(sizes[i] for i in kept) + tuple(sizes[len(self.index) :])
+
+    @property
+    def dtype(self) -> Any:
+        """Type of one pixel."""
+        return self.array.dtype
+
+    def __getitem__(self, key: tuple[Any, ...]) -> Any:
+        """Read a region given by slices."""
+        parts = iter(key)
+        full = tuple(next(parts) if each is None else each for each in self.index)
+        return np.asarray(self.array[full + tuple(parts)])
+
+
+def full_array(layer: Layer) -> Any:
+    """Return the data of a layer at full resolution."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def spatial_shape(layer: Layer) -> tuple[int, ...]:
+    """Return the lengths of the axes of a layer, without colour samples."""
+    return tuple(int(n) for n in full_array(layer).shape[: layer.ndim])
+
+
+def plane_index(layer: Layer, dims: Dims) -> PlaneIndex | None:
+    """Return which plane of a layer is displayed.
+
+    Returns
+    -------
+    tuple of int or None
+        Integers for the axes with a slider, None for the two that are seen. Or None
+        alone: the display is 3D, or shows another axis, or a place beside the layer.
+    """
+    missing = dims.ndim - layer.ndim
+    displayed = {axis - missing for axis in dims.displayed}
+    if len(displayed) != 2 or min(displayed) < 0:
+        return None
+    at = np.asarray(layer.world_to_data(dims.point))
+    index: list[int | None] = []
+    for axis, length in enumerate(spatial_shape(layer)):
+        if axis in displayed:
+            index.append(None)
+            continue
+        place = int(np.floor(at[axis] + 0.5))
+        if not 0 <= place < length:
+            return None
+        index.append(place)
+    return tuple(index)
+
+
+def plane_view(layer: Image, index: PlaneIndex, image_key: object) -> PlaneView:
+    """Return the view of a plane of an image layer.
+
+    Up to four axes, the last two of them seen, are the (t, z, y, x) of an image;
+    anything else is a plane of its own.
+
+    Parameters
+    ----------
+    layer : Image
+    index : tuple of int or None
+        From `plane_index`.
+    image_key : object
+        Becomes that of the view.
+    """
+    array = full_array(layer)
+    colour = "S" if layer.rgb else ""
+    place = tuple(each for each in index if each is not None)
+    if len(index) <= 4 and index[-2:] == (None, None):
+        axes = "TZYX"[-len(index) :] + colour
+        t, z = (0, 0, *place)[-2:]
+        source = ImageSource(array, axes, name=layer.name)
+    else:
+        source = ImageSource(Slab(array, index), "YX" + colour, name=layer.name)
+        t, z = 0, 0
+    return PlaneView(source, (t, z), intensity_of(layer), index, image_key)
+
+
+def intensity_of(layer: Image) -> Intensity:
+    """Return how a layer's pixels become 8-bit RGB: as they are seen.
+
+    Contrast limits are the window of the encoder, so what cannot be seen is not
+    segmented either. Colour images are shown by napari over their whole range.
+    """
+    if not layer.rgb:
+        low, high = (float(v) for v in layer.contrast_limits)
+        return Intensity((0,), ((low, high),))
+    dtype = np.dtype(full_array(layer).dtype)
+    high = float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
+    return Intensity((0, 1, 2), ((0.0, high),) * 3)
+
+
+def transform_of(
+    layer: Layer, offset: NDArray[np.float64] | None = None
+) -> dict[str, Any]:
+    """Return the transform of a layer, for another layer.
+
+    Parameters
+    ----------
+    layer : Layer
+    offset : (ndim,) array, optional
+        Where the other layer begins, in data coordinates. Default: at the origin.
+
+    Returns
+    -------
+    dict
+        Arguments of ``add_labels`` and others.
+    """
+    found: dict[str, Any] = {name: getattr(layer, name) for name in TRANSFORM}
+    found["affine"] = np.asarray(layer.affine)
+    if offset is not None:
+        inner = Affine(
+            scale=layer.scale,
+            translate=layer.translate,
+            rotate=layer.rotate,
+            shear=layer.shear,
+        )
+        found["translate"] = np.asarray(inner(offset))
+    return found
+
+
+def to_layer(points: NDArray[Any], index: PlaneIndex) -> NDArray[np.float64]:
+    """Move points of a plane, (N, 2), to the coordinates of its layer, (N, ndim)."""
+    full = np.empty((len(points), len(index)), np.float64)
+    seen = [i for i, each in enumerate(index) if each is None]
+    for axis, place in enumerate(index):
+        full[:, axis] = points[:, seen.index(axis)] if place is None else place
+    return full
+
+
+def to_plane(points: NDArray[Any], index: PlaneIndex) -> NDArray[np.float32]:
+    """Move points of a layer, (N, ndim), to its plane, (N, 2); undoes `to_layer`."""
+    seen = [i for i, each in enumerate(index) if each is None]
+    return np.asarray(points, np.float32).reshape(-1, len(index))[:, seen]

@@ -1,0 +1,76 @@
+"""The keys of the plugin: one table for buttons, bindings and the reference page.
+
+Digits, Enter and Escape are bound to our own points layer only, since napari's layers
+use them; the letters are free in napari and work whichever layer is active.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Command: TypeAlias = Literal[
+    "keep",
+    "reject",
+    "other_kind",
+    "tool",
+    "open",
+    "hover",
+    "answer_1",
+    "answer_2",
+    "answer_3",
+    "undo",
+    "redo",
+    "delete",
+    "merge",
+    "split",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A command and its keys.
+
+    Parameters
+    ----------
+    command : str
+    everywhere : str
+        napari's name of the key that works with every layer; empty if there is none.
+    on_prompts : str
+        Of a further one that works with our points layer.
+    what : str
+        For people.
+    """
+
+    command: Command
+    everywhere: str
+    on_prompts: str
+    what: str
+
+    @property
+    def label(self) -> str:
+        """The key as it is written on a button."""
+        key = self.on_prompts or self.everywhere
+        return {"Escape": "Esc"}.get(key, key).replace("Control", "Ctrl")
+
+
+KEYS = (
+    Key("keep", "K", "Enter", "keep the masks shown as objects"),
+    Key("reject", "J", "Escape", "drop the prompts"),
+    Key("other_kind", "N", "", "switch between positive and negative points"),
+    Key("tool", "W", "", "switch between points and boxes"),
+    Key("open", "G", "", "take up the object under the mouse again"),
+    Key("hover", "H", "", "while held: show what a click would give"),
+    Key("answer_1", "", "1", "first answer to an ambiguous click"),
+    Key("answer_2", "", "2", "second answer"),
+    Key("answer_3", "", "3", "third answer"),
+    Key("merge", "U", "", "unite the object under the mouse with the one kept last"),
+    Key("delete", "Q", "", "delete the object under the mouse"),
+    Key("undo", "", "Control-Z", "undo the last step, whatever it was"),
+    Key("redo", "", "Control-Shift-Z", "make it again"),
+)
+
+
+def key_of(command: Command) -> str:
+    """Return how the key of a command is written."""
+    return next(each.label for each in KEYS if each.command == command)

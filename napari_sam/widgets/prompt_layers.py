@@ -1,0 +1,381 @@
+"""The layers that the user clicks into, and the preview of the answer.
+
+They are made when they are needed and made again when somebody deletes them. Colours
+are from the palette of Okabe and Ito, which colour-blind people can tell apart; kinds
+of points differ in their symbol, too.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from napari.layers import Labels, Points, Shapes
+from napari.utils.colormaps import DirectLabelColormap
+from psygnal import Signal
+
+from napari_sam.engine.draft import Shape
+from napari_sam.widgets.geometry import (
+    TRANSFORM,
+    to_layer,
+    to_plane,
+    transform_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import napari
+    from napari.layers import Image, Layer
+    from numpy.typing import ArrayLike, NDArray
+
+    from napari_sam.engine.draft import Draft
+    from napari_sam.engine.request import ShownMask
+    from napari_sam.labels import PlaneIndex
+
+Tool: TypeAlias = Literal["points", "box", "polygon", "ellipse", "scribble", "look"]
+
+POSITIVE, NEGATIVE = "#009E73", "#D55E00"
+SHAPE_EDGE = "#F0E442"
+PREVIEW = "#56B4E9"
+
+_SYMBOLS = {True: "disc", False: "x"}
+_SHAPE_MODES = {
+    "box": "add_rectangle",
+    "polygon": "add_polygon",
+    "ellipse": "add_ellipse",
+    "scribble": "add_path",
+}
+_ELLIPSE_CORNERS = 48
+_TOLD = ("added", "removed", "changed")
+
+
+class PromptLayers:
+    """Points, shapes and preview on top of one image layer.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    image : Image
+        The layers take its transform and follow it.
+
+    Signals
+    -------
+    points_changed : (N, 2) array, (N,) array of bool
+        Plane pixels; by the user, not by `show`.
+    shapes_changed : list of Shape
+    restored : no argument
+        Layers were deleted and have been made again.
+    """
+
+    points_changed = Signal(object, object)
+    shapes_changed = Signal(object)
+    restored = Signal()
+
+    def __init__(self, viewer: napari.Viewer, image: Image) -> None:
+        self.viewer = viewer
+        self.image = image
+        self.next_is_positive = True
+        self.contour = 0
+        self._index: PlaneIndex = (None,) * image.ndim
+        self._draft_points = np.zeros((0, 2), np.float32)
+        self._positive = np.zeros(0, bool)
+        self._is_showing = False
+        self._is_closing = False
+        self._flip_once = False
+        self._preview_place: tuple[Any, ...] | None = None
+        self.shapes = self._make_shapes()
+        self.points = self._make_points()
+        self.preview: Labels | None = None
+        for name in TRANSFORM:
+            getattr(image.events, name).connect(self._follow_transform)
+        viewer.layers.events.removed.connect(self._restore)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers that exist, from below."""
+        found = [self.preview, self.shapes, self.points]
+        return [each for each in found if each is not None]
+
+    @property
+    def tool(self) -> Tool:
+        """What a click does now."""
+        active = self.viewer.layers.selection.active
+        if active is self.points and self.points.mode == "add":
+            return "points"
+        if active is self.shapes:
+            for tool, mode in _SHAPE_MODES.items():
+                if self.shapes.mode == mode:
+                    return tool  # type: ignore[return-value]
+        return "look"
+
+    def use(self, tool: Tool) -> None:
+        """Make a click do this."""
+        if tool == "points":
+            self.viewer.layers.selection.active = self.points
+            self.points.mode = "add"
+        elif tool == "look":
+            self.points.mode = "pan_zoom"
+            self.shapes.mode = "pan_zoom"
+        else:
+            self.viewer.layers.selection.active = self.shapes
+            self.shapes.mode = _SHAPE_MODES[tool]
+
+    def flip_selected(self) -> bool:
+        """Turn the selected points into the other kind; whether there were any."""
+        selected = sorted(self.points.selected_data)
+        if self.points.mode != "select" or not selected:
+            return False
+        self._positive[selected] = ~self._positive[selected]
+        self._style_points()
+        self.points_changed.emit(self._draft_points, self._positive.copy())
+        return True
+
+    def show(self, draft: Draft, index: PlaneIndex) -> None:
+        """Show the prompts of a plane, and no others."""
+        same = index == self._index and np.array_equal(draft.points, self._draft_points)
+        same_signs = np.array_equal(draft.positive, self._positive)
+        self._index = index
+        with self._silently():
+            if not (same and same_signs):
+                self._draft_points = draft.points.copy()
+                self._positive = draft.positive.copy()
+                self.points.selected_data = set()
+                self.points.data = to_layer(draft.points, index)
+                self._style_points()
+            if not self._shows(draft.shapes):
+                self._put_shapes(draft.shapes)
+
+    def show_masks(self, masks: Sequence[ShownMask]) -> None:
+        """Show answers; without any, the preview is empty."""
+        shown = [each for each in masks if each.box.area]
+        if not shown:
+            if self.preview is not None and self.preview.visible:
+                self.preview.visible = False
+            return
+        y0, x0 = min(s.box.y0 for s in shown), min(s.box.x0 for s in shown)
+        y1, x1 = max(s.box.y1 for s in shown), max(s.box.x1 for s in shown)
+        # a frame of background, or contours at the edge of the layer are not drawn
+        pixels = np.zeros((y1 - y0 + 2, x1 - x0 + 2), np.uint8)
+        for number, each in enumerate(shown):
+            region = each.box.shift(1 - y0, 1 - x0).slices
+            pixels[region][each.mask] = 1 + number % 254
+        origin = to_layer(np.array([[y0 - 1, x0 - 1]]), self._index)[0]
+        self._put_preview(pixels, origin)
+
+    def set_contour(self, width: int) -> None:
+        """Draw the preview as an outline of this width; 0 fills it."""
+        self.contour = width
+        if self.preview is not None:
+            self.preview.contour = width
+
+    def close(self) -> None:
+        """Remove the layers, and listen no more."""
+        self._is_closing = True
+        self.viewer.layers.events.removed.disconnect(self._restore)
+        for name in TRANSFORM:
+            getattr(self.image.events, name).disconnect(self._follow_transform)
+        for layer in self.layers:
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+
+    def _make_points(self) -> Points:
+        size = max(2.0, max(self.image.data.shape[:2]) / 100) if self._is_flat else 5.0
+        layer = Points(
+            ndim=self.image.ndim,
+            name="SAM points",
+            size=size,
+            border_color="white",
+            border_width=0.15,
+            face_color=POSITIVE,
+            **transform_of(self.image),
+        )
+        # as large on the screen at every zoom
+        layer.canvas_size_limits = (12, 12)
+        with self._silently():
+            self.viewer.add_layer(layer)
+        layer.help = "click: in the object; Shift-click: beside it"
+        layer.events.data.connect(self._points_edited)
+        layer.mouse_drag_callbacks.insert(0, self._watch_modifier)
+        return layer
+
+    @property
+    def _is_flat(self) -> bool:
+        return bool(self.image.ndim == 2)
+
+    def _make_shapes(self) -> Shapes:
+        layer = Shapes(
+            ndim=self.image.ndim,
+            name="SAM shapes",
+            edge_color=SHAPE_EDGE,
+            face_color="transparent",
+            edge_width=2,
+            **transform_of(self.image),
+        )
+        with self._silently():
+            self.viewer.add_layer(layer)
+        layer.current_edge_color = SHAPE_EDGE
+        layer.current_face_color = "transparent"
+        layer.events.data.connect(self._shapes_edited)
+        return layer
+
+    def _put_preview(self, pixels: NDArray[np.uint8], origin: NDArray[Any]) -> None:
+        data = pixels.reshape((1,) * (self.image.ndim - 2) + pixels.shape)
+        seen = [i for i, each in enumerate(self._index) if each is None]
+        data = np.moveaxis(data, (-2, -1), seen)
+        place = transform_of(self.image, origin)
+        if self.preview is None:
+            colours = {None: PREVIEW, 0: "transparent"}
+            active = self.viewer.layers.selection.active
+            self.preview = Labels(
+                data,
+                name="SAM preview",
+                opacity=0.6,
+                colormap=DirectLabelColormap(color_dict=colours),
+                **place,
+            )
+            self.preview.contour = self.contour
+            with self._silently():
+                below = self.viewer.layers.index(self.shapes)
+                self.viewer.layers.insert(below, self.preview)
+                self.preview.editable = False
+                self.viewer.layers.selection.active = active
+            return
+        self.preview.translate = place["translate"]
+        self.preview.data = data
+        if not self.preview.visible:
+            self.preview.visible = True
+
+    def _points_edited(self, event: Any) -> None:
+        if self._is_showing or str(event.action) not in _TOLD:
+            return
+        points = to_plane(self.points.data, self._index)
+        n_new = len(points) - len(self._draft_points)
+        if str(event.action) == "added" and n_new > 0:
+            sign = self.next_is_positive != self._flip_once
+            self._flip_once = False
+            self._positive = np.append(self._positive, np.full(n_new, sign))
+        elif n_new < 0:
+            kept = np.ones(len(self._positive), bool)
+            kept[list(event.data_indices)] = False
+            self._positive = self._positive[kept]
+        self._draft_points = points
+        self._style_points()
+        self.points_changed.emit(points, self._positive.copy())
+
+    def _style_points(self) -> None:
+        if not len(self._positive):
+            return
+        with self._silently():
+            self.points.features = {"positive": self._positive}
+            self.points.face_color = [
+                POSITIVE if each else NEGATIVE for each in self._positive
+            ]
+            self.points.symbol = [_SYMBOLS[bool(each)] for each in self._positive]
+
+    def _shapes_edited(self, event: Any) -> None:
+        if not self._is_showing and str(event.action) in _TOLD:
+            self.shapes_changed.emit(self._read_shapes())
+
+    def _read_shapes(self) -> list[Shape]:
+        kinds = [str(each) for each in self.shapes.shape_type]
+        return [
+            read_shape(kind, to_plane(corners, self._index))
+            for kind, corners in zip(kinds, self.shapes.data, strict=True)
+        ]
+
+    def _shows(self, shapes: Sequence[Shape]) -> bool:
+        now = self._read_shapes()
+        return len(now) == len(shapes) and all(
+            a.kind == b.kind and np.allclose(a.corners, b.corners, atol=1e-3)
+            for a, b in zip(now, shapes, strict=True)
+        )
+
+    def _put_shapes(self, shapes: Sequence[Shape]) -> None:
+        self.shapes.selected_data = set(range(self.shapes.nshapes))
+        self.shapes.remove_selected()
+        for each in shapes:
+            kind = {"box": "rectangle", "area": "polygon", "line": "path"}[each.kind]
+            corners = _rectangle(each.corners) if each.kind == "box" else each.corners
+            self.shapes.add(to_layer(corners, self._index), shape_type=kind)
+        self.shapes.selected_data = set()
+
+    def _watch_modifier(self, _layer: Points, event: Any) -> None:
+        self._flip_once = "Shift" in event.modifiers
+
+    def _follow_transform(self, _event: Any = None) -> None:
+        for layer in (self.points, self.shapes):
+            for name, value in transform_of(self.image).items():
+                setattr(layer, name, value)
+        if self.preview is not None:
+            self.preview.visible = False
+            self._drop_preview()
+
+    def _drop_preview(self) -> None:
+        preview, self.preview = self.preview, None
+        if preview is not None and preview in self.viewer.layers:
+            self.viewer.layers.remove(preview)
+
+    def _restore(self, event: Any) -> None:
+        if self._is_closing or self.image not in self.viewer.layers:
+            return
+        gone = event.value
+        if gone is self.preview:
+            self.preview = None
+        elif gone is self.points:
+            self.points = self._make_points()
+        elif gone is self.shapes:
+            self.shapes = self._make_shapes()
+        else:
+            return
+        self._draft_points = np.zeros((0, 2), np.float32)
+        self._positive = np.zeros(0, bool)
+        self.restored.emit()
+
+    @contextmanager
+    def _silently(self) -> Iterator[None]:
+        before, self._is_showing = self._is_showing, True
+        try:
+            yield
+        finally:
+            self._is_showing = before
+
+
+def read_shape(kind: str, corners: NDArray[np.float32]) -> Shape:
+    """Return what a shape of napari means.
+
+    Parameters
+    ----------
+    kind : str
+        "rectangle", "ellipse", "polygon", "path", "line" and others of napari.
+    corners : (N, 2) float32 array, (y, x), plane pixels
+    """
+    if kind in ("path", "line", "polyline"):
+        return Shape("line", corners)
+    if kind == "ellipse":
+        return Shape("area", _ellipse(corners))
+    if kind == "rectangle" and _is_upright(corners):
+        return Shape("box", np.stack([corners.min(0), corners.max(0)]))
+    return Shape("area", corners)
+
+
+def _is_upright(corners: NDArray[np.float32]) -> bool:
+    """Whether each side of a rectangle runs along an axis."""
+    sides = np.abs(np.diff(corners[[0, 1, 2, 3, 0]], axis=0))
+    return bool((sides.min(axis=1) < 1e-3 * (1 + sides.max(axis=1))).all())
+
+
+def _rectangle(ends: NDArray[np.float32]) -> NDArray[np.float32]:
+    (y0, x0), (y1, x1) = ends.tolist()
+    return np.array([[y0, x0], [y0, x1], [y1, x1], [y1, x0]], np.float32)
+
+
+def _ellipse(corners: ArrayLike) -> NDArray[np.float32]:
+    """Return points of the ellipse in a (rotated) rectangle of four corners."""
+    array = np.asarray(corners, np.float64)
+    centre = array.mean(0)
+    first, second = (array[1] - array[0]) / 2, (array[3] - array[0]) / 2
+    turn = np.linspace(0, 2 * np.pi, _ELLIPSE_CORNERS, endpoint=False)[:, None]
+    found = centre + np.cos(turn) * first + np.sin(turn) * second
+    return np.asarray(found, np.float32)

@@ -1,0 +1,289 @@
+"""Point at an object, see the mask, keep it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QMessageBox,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_sam.errors import NapariSamError
+from napari_sam.widgets.keys import key_of
+from napari_sam.widgets.prompt_layers import NEGATIVE, POSITIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sam.engine.request import ShownMask
+    from napari_sam.widgets.keys import Command
+    from napari_sam.widgets.panel import DockParts
+    from napari_sam.widgets.prompt_layers import Tool
+
+_TOOLS: tuple[tuple[Tool, str, str], ...] = (
+    ("points", "Points", "Click into an object; Shift-click beside it"),
+    ("box", "Box", "Drag a box around an object; several boxes are several objects"),
+    ("polygon", "Area", "Draw a polygon that roughly fills an object"),
+    ("ellipse", "Ellipse", "Draw an ellipse that roughly fills an object"),
+    ("scribble", "Line", "Draw a line in an object"),
+)
+_OVERLAPS = (
+    ("keep", "are kept", "Pixels of objects that exist are never taken"),
+    ("overwrite", "are overwritten", "The newer object takes the pixels"),
+    ("ask", "ask me", "Ask each time"),
+)
+_OUTLINE = 2
+_FIRST_STEPS = "Click into an object."
+
+
+class PromptPanel(QWidget):
+    """Tools, answers, and the buttons to keep or drop them.
+
+    Parameters
+    ----------
+    parts : DockParts
+    """
+
+    title = "Point and keep"
+
+    def __init__(self, parts: DockParts) -> None:
+        super().__init__()
+        self._parts = parts
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.addLayout(self._make_tools())
+        self.sign = QPushButton()
+        self.sign.setCheckable(True)
+        self.sign.setToolTip(
+            f"Kind of the next point ({key_of('other_kind')}); Shift-click places the "
+            "other kind once"
+        )
+        self.sign.toggled.connect(self._set_sign)
+        layout.addWidget(self.sign)
+        layout.addLayout(self._make_answers())
+        self.hint = QLabel(_FIRST_STEPS)
+        self.hint.setWordWrap(True)
+        layout.addWidget(self.hint)
+        layout.addLayout(self._make_keep())
+        layout.addLayout(self._make_options())
+        session = parts.session
+        session.preview.connect(self._show_answers)
+        session.request.connect(self._show_waiting)
+        session.history_changed.connect(self._show_history)
+        session.state.events.positive.connect(self._show_sign)
+        self._show_sign(session.state.positive)
+        self._show_answers(())
+        self._show_history()
+
+    def keep(self) -> None:
+        """Make objects of the masks shown."""
+        session, bridge = self._parts.session, self._parts.bridge
+        if not session.masks or session.draft.is_empty:
+            return
+        bridge.need_labels()
+        overwrite = None
+        if session.state.on_overlap == "ask" and (found := session.overlap()):
+            overwrite = self._ask(found)
+            if overwrite is None:
+                return
+        session.commit(overwrite=overwrite)
+
+    def reject(self) -> None:
+        """Drop the prompts."""
+        self._parts.session.reject()
+
+    def use(self, tool: Tool) -> None:
+        """Choose what a click does."""
+        self.tools[tool].setChecked(True)
+        if self._parts.bridge.prompts is not None:
+            self._parts.bridge.prompts.use(tool)
+
+    def next_tool(self) -> None:
+        """Switch between points and boxes."""
+        self.use("points" if self.tools["box"].isChecked() else "box")
+
+    def other_kind(self) -> None:
+        """Turn the selected points into the other kind; without any, the next one."""
+        prompts = self._parts.bridge.prompts
+        if prompts is None or not prompts.flip_selected():
+            state = self._parts.session.state
+            state.positive = not state.positive
+
+    def _make_tools(self) -> QHBoxLayout:
+        layout = QHBoxLayout()
+        layout.setSpacing(2)
+        self._group = QButtonGroup(self)
+        self.tools: dict[Tool, QPushButton] = {}
+        for tool, text, tip in _TOOLS:
+            button = QPushButton(text)
+            button.setMinimumWidth(10)
+            button.setToolTip(tip)
+            button.setCheckable(True)
+            button.clicked.connect(lambda _=False, tool=tool: self.use(tool))
+            self._group.addButton(button)
+            self.tools[tool] = button
+            layout.addWidget(button, 1)
+        self.tools["points"].setChecked(True)
+        return layout
+
+    def _make_answers(self) -> QGridLayout:
+        layout = QGridLayout()
+        layout.setSpacing(2)
+        self.answers: list[QPushButton] = []
+        self.scores: list[QLabel] = []
+        for i in range(3):
+            button = QPushButton(f"{i + 1}")
+            button.setCheckable(True)
+            button.setToolTip(
+                f"Answer {i + 1} ({i + 1}): a click may mean a part, the whole or a "
+                "group. Below: the network's own estimate of IoU, and stability."
+            )
+            button.clicked.connect(lambda _=False, i=i: self._parts.session.choose(i))
+            score = QLabel()
+            score.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+            score.setToolTip(button.toolTip())
+            layout.addWidget(button, 0, i)
+            layout.addWidget(score, 1, i)
+            self.answers.append(button)
+            self.scores.append(score)
+        return layout
+
+    def _make_keep(self) -> QGridLayout:
+        layout = QGridLayout()
+        layout.setSpacing(2)
+        self.keep_button = _button("Keep", "keep", "Make objects of the masks", self)
+        self.reject_button = _button("Drop", "reject", "Drop the prompts", self)
+        self.undo_button = _button("Undo", "undo", "Nothing to undo", self)
+        self.redo_button = _button("Redo", "redo", "Nothing to make again", self)
+        layout.addWidget(self.keep_button, 0, 0)
+        layout.addWidget(self.reject_button, 0, 1)
+        layout.addWidget(self.undo_button, 1, 0)
+        layout.addWidget(self.redo_button, 1, 1)
+        self.keep_button.clicked.connect(self._keep_or_tell)
+        self.reject_button.clicked.connect(self.reject)
+        self.undo_button.clicked.connect(lambda: self._parts.session.undo())
+        self.redo_button.clicked.connect(lambda: self._parts.session.redo())
+        return layout
+
+    def _make_options(self) -> QGridLayout:
+        layout = QGridLayout()
+        self.overlap = QComboBox()
+        for data, text, tip in _OVERLAPS:
+            self.overlap.addItem(text, data)
+            at = self.overlap.count() - 1
+            self.overlap.setItemData(at, tip, Qt.ItemDataRole.ToolTipRole)
+        self.overlap.setToolTip("What happens where a new object covers others")
+        self.overlap.activated.connect(self._set_overlap)
+        self.style_choice = QComboBox()
+        self.style_choice.addItem("filled", 0)
+        self.style_choice.addItem("as outline", _OUTLINE)
+        self.style_choice.setToolTip("How the preview is drawn")
+        self.style_choice.activated.connect(self._set_style)
+        layout.addWidget(QLabel("Other objects"), 0, 0)
+        layout.addWidget(self.overlap, 0, 1)
+        layout.addWidget(QLabel("Preview"), 1, 0)
+        layout.addWidget(self.style_choice, 1, 1)
+        layout.setColumnStretch(1, 1)
+        return layout
+
+    def _keep_or_tell(self) -> None:
+        try:
+            self.keep()
+        except NapariSamError as error:
+            self._parts.network.failed.emit(error)
+
+    def _ask(self, found: dict[int, int]) -> bool | None:
+        """Ask whether to take pixels of others; None for neither."""
+        n_pixels = sum(found.values())
+        noun = "object" if len(found) == 1 else "objects"
+        box = QMessageBox(
+            QMessageBox.Icon.Question,
+            "Objects overlap",
+            f"The mask covers {n_pixels} pixels of {len(found)} {noun}.",
+            parent=self,
+        )
+        take = box.addButton("Overwrite", QMessageBox.ButtonRole.DestructiveRole)
+        leave = box.addButton("Keep them", QMessageBox.ButtonRole.AcceptRole)
+        box.addButton(QMessageBox.StandardButton.Cancel)
+        box.setDefaultButton(leave)
+        box.exec()
+        return {take: True, leave: False}.get(box.clickedButton())
+
+    def _set_sign(self, is_negative: bool) -> None:
+        self._parts.session.state.positive = not is_negative
+
+    def _show_sign(self, positive: bool) -> None:
+        word, colour = ("positive", POSITIVE) if positive else ("negative", NEGATIVE)
+        mark = "●" if positive else "✕"
+        self.sign.setText(f"{mark} Next point: {word} ({key_of('other_kind')})")
+        self.sign.setStyleSheet(f"QPushButton {{ border-left: 6px solid {colour}; }}")
+        self.sign.setChecked(not positive)
+
+    def _set_overlap(self) -> None:
+        self._parts.session.state.on_overlap = self.overlap.currentData()
+
+    def _set_style(self) -> None:
+        if self._parts.bridge.prompts is not None:
+            self._parts.bridge.prompts.set_contour(self.style_choice.currentData())
+
+    def _show_waiting(self, _request: object) -> None:
+        loading = self._parts.network.planes is None
+        self.hint.setText("Loading the model ..." if loading else "Looking ...")
+
+    def _show_answers(self, masks: Sequence[ShownMask]) -> None:
+        session = self._parts.session
+        draft = session.draft
+        several = masks[0].n_answers if len(masks) == 1 else 0
+        for i, button in enumerate(self.answers):
+            usable = i < several and several > 1
+            button.setEnabled(usable)
+            button.setChecked(usable and masks[0].answer == i)
+        self._show_scores(masks)
+        can_keep = bool(masks) and not draft.is_empty
+        self.keep_button.setEnabled(can_keep)
+        self.reject_button.setEnabled(not draft.is_empty)
+        if session.view is None:
+            text = "Open an image; 3D display cannot be segmented by clicks."
+            if self._parts.bridge.image is not None:
+                text = "Switch napari to 2D display to point at objects."
+            self.hint.setText(text)
+        elif can_keep:
+            noun = "object" if len(masks) == 1 else f"{len(masks)} objects"
+            empty = not any(each.box.area for each in masks)
+            self.hint.setText(
+                "Nothing found here; point elsewhere."
+                if empty
+                else f"Keep the {noun}, or correct: click what is missing, Shift-click "
+                "what is too much."
+            )
+        elif not masks and draft.is_empty:
+            self.hint.setText(_FIRST_STEPS)
+
+    def _show_scores(self, masks: Sequence[ShownMask]) -> None:
+        one = masks[0] if len(masks) == 1 else None
+        for i, score in enumerate(self.scores):
+            score.setText("")
+            if one is not None and (one.answer == i or (one.n_answers == 1 and i == 0)):
+                score.setText(f"{one.predicted_iou:.2f} · {one.stability:.2f}")
+
+    def _show_history(self) -> None:
+        history = self._parts.session.history
+        self.undo_button.setEnabled(history.last is not None)
+        self.redo_button.setEnabled(history.following is not None)
+        self.undo_button.setToolTip(f"Undo: {history.last or 'nothing'}")
+        self.redo_button.setToolTip(f"Make again: {history.following or 'nothing'}")
+
+
+def _button(text: str, command: Command, tip: str, parent: QWidget) -> QPushButton:
+    button = QPushButton(f"{text} ({key_of(command)})", parent)
+    button.setToolTip(tip)
+    return button

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import warnings
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -205,14 +206,15 @@ class PlaneEmbedding:
             Not of the grid; its index is -1.
         """
         (height, width), size = self.grid.shape, self.grid.size
-        longest = max(region.height, region.width, 1)
-        scale = min(self.grid.zoom, size / (_CONTEXT * longest))
-        side = int(size / scale)
+        margin = math.ceil((_CONTEXT - 1) / 2 * max(region.shape))
+        y0, x0, y1, x1 = region.y0, region.x0, region.y1, region.x1
+        wanted = Box(y0 - margin, x0 - margin, y1 + margin, x1 + margin)
+        wanted = wanted.clip(self.grid.shape)  # beyond the plane there is no context
+        scale = min(self.grid.zoom, size / max(*wanted.shape, 1))
+        side = int(size / scale * (1 + 1e-9))
         box_h, box_w = min(side, height), min(side, width)
-        y0 = (region.y0 + region.y1 - box_h) // 2
-        x0 = (region.x0 + region.x1 - box_w) // 2
-        y0 = min(max(y0, 0), height - box_h)
-        x0 = min(max(x0, 0), width - box_w)
+        y0 = min(max((wanted.y0 + wanted.y1 - box_h) // 2, 0), height - box_h)
+        x0 = min(max((wanted.x0 + wanted.x1 - box_w) // 2, 0), width - box_w)
         box = Box(y0, x0, y0 + box_h, x0 + box_w)
         input_h, input_w = (max(1, min(size, round(n * scale))) for n in box.shape)
         return Crop(-1, -1, -1, box, core=box, input_shape=(input_h, input_w))
@@ -247,16 +249,23 @@ class PlaneEmbedding:
         return torch.from_numpy(values.astype(np.float32))[None].to(self.model.device)
 
     def _read(self, crop: Crop) -> _Pixels:
-        rgb = read_rgb(self.source, self.intensity, crop.box, self.plane)
-        rgb = np.ascontiguousarray(rgb)
-        seal = hashlib.blake2b(rgb.data, digest_size=SEAL_BYTES).digest()
-        pixels = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None]
-        if rgb.shape[:2] != crop.input_shape:
-            # as the reference does with PIL: bilinear, smoothed where it shrinks
-            pixels = functional.interpolate(
-                pixels, crop.input_shape, mode="bilinear", antialias=True
-            )
-        return _Pixels(crop, pixels, seal)
+        """Read a crop as the encoder sees it; band by band, as it may be large.
+
+        Resampling is that of the reference with PIL: bilinear, smoothed where it
+        shrinks. Rows first, then columns, in 8 bit: so bands change nothing.
+        """
+        (height, width), box = crop.input_shape, crop.box
+        digest = hashlib.blake2b(digest_size=SEAL_BYTES)
+        bands = []
+        for y0 in range(box.y0, box.y1, self.grid.size):
+            band = Box(y0, box.x0, min(y0 + self.grid.size, box.y1), box.x1)
+            rgb = read_rgb(self.source, self.intensity, band, self.plane)
+            rgb = np.ascontiguousarray(rgb)
+            digest.update(rgb.data)
+            pixels = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
+            bands.append(_resampled(pixels[None], (band.height, width)))
+        pixels = _resampled(torch.cat(bands, dim=2), (height, width))
+        return _Pixels(crop, pixels, digest.digest())
 
     @torch.inference_mode()
     def _encode(self, batch: list[_Pixels]) -> list[Tensor]:
@@ -404,6 +413,12 @@ def _ahead(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
             ahead = following
         if ahead is not None:
             yield ahead.result()
+
+
+def _resampled(pixels: Tensor, shape: tuple[int, int]) -> Tensor:
+    if pixels.shape[2:] == shape:
+        return pixels
+    return functional.interpolate(pixels, shape, mode="bilinear", antialias=True)
 
 
 def _distance(crop: Crop, near: tuple[float, float]) -> float:

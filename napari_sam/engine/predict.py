@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from napari_sam.engine.enlarge import plane_masks
 from napari_sam.engine.fingerprint import encoder_digest
 from napari_sam.engine.jobs import device_errors
 from napari_sam.errors import InputError, NapariSamWarning
-from napari_sam.masks import boxes_of, stability_scores
+from napari_sam.masks import stability_scores
 from napari_sam.prompts import Prompts, alike, to_input
 from napari_sam.tiling import Box, Crop
 
@@ -183,10 +184,9 @@ class Predictor:
             by_crop.setdefault(place, []).append(i)
         answers: dict[int, Prediction] = {}
         for place, members in by_crop.items():
-            seen = [_seen(checked[i], place) for i in members]
-            for group in alike(seen):
-                found = self._decode([seen[i] for i in group], place, multimask)
-                answers.update(zip((members[i] for i in group), found, strict=True))
+            decoded = self.decode([checked[i] for i in members], place, multimask)
+            for i, (logits, ious) in zip(members, decoded, strict=True):
+                answers[i] = self.answer(logits, ious, place)
         return [answers[i] for i in range(len(checked))]
 
     def crop_for(self, prompts: Prompts) -> Crop:
@@ -208,7 +208,7 @@ class Predictor:
         central = self.embedding.grid.crop_at(
             min(max(y, 0), height - 1), min(max(x, 0), width - 1)
         )
-        region = _extent(prompts).clip((height, width))
+        region = needed(prompts).clip((height, width))
         if central.box.contains(region):
             return central
         return self.embedding.crop_around(region)
@@ -238,27 +238,46 @@ class Predictor:
         )
         return _with(prompts, boxes=boxes)
 
+    def decode(
+        self, prompts: Sequence[Prompts], crop: Crop, multimask: bool | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Ask the decoder about several objects of one crop.
+
+        Parameters
+        ----------
+        prompts : sequence of Prompts
+            One for each object, inside the plane.
+        crop, multimask
+            As in `predict`.
+
+        Returns
+        -------
+        list of (logits, predicted_iou)
+            Tensors (K, m, m) and (K,) on the model's device, in the order of the
+            prompts.
+        """
+        seen = [_seen(each, crop) for each in prompts]
+        size = decoder_batch(self.embedding.of(crop))
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        for group in alike(seen):
+            for first in range(0, len(group), size):
+                batch = group[first : first + size]
+                answers = self._decode([seen[i] for i in batch], crop, multimask)
+                found.update(zip(batch, zip(*answers, strict=True), strict=True))
+        return [found[i] for i in range(len(seen))]
+
+    @torch.inference_mode()
     def _decode(
         self, prompts: Sequence[Prompts], crop: Crop, multimask: bool | None
-    ) -> list[Prediction]:
-        """Decode objects whose prompts are alike, in batches."""
+    ) -> tuple[Tensor, Tensor]:
+        """Decode a batch of objects whose prompts are alike."""
         first = prompts[0]
         if multimask is None:
             multimask = first.n_points == 1 and not first.has_box and first.mask is None
-        size = decoder_batch(self.embedding.of(crop))
-        found: list[Prediction] = []
-        for i in range(0, len(prompts), size):
-            found += self._decode_batch(prompts[i : i + size], crop, multimask)
-        return found
-
-    @torch.inference_mode()
-    def _decode_batch(
-        self, prompts: Sequence[Prompts], crop: Crop, multimask: bool
-    ) -> list[Prediction]:
         embedding = self.embedding.of(crop)
         with device_errors():
             points, labels, boxes, masks = to_input(prompts, crop, self.model.device)
-            logits, predicted_iou = self.model.decode(
+            return self.model.decode(
                 embedding,
                 points=points,
                 labels=labels,
@@ -266,27 +285,58 @@ class Predictor:
                 masks=masks,
                 multimask=multimask,
             )
-            full = self.model.upscale(logits, crop.input_shape, crop.box.shape)
-            stability = stability_scores(full).cpu().numpy()
-            found = full > 0
-            regions = boxes_of(found.any(dim=1)).tolist()
-        ious = predicted_iou.cpu().numpy()
-        predictions = []
-        for i, (y0, x0, y1, x1) in enumerate(regions):
-            # an empty mask still needs a place: one pixel of the crop
-            region = Box(y0, x0, max(y1, y0 + 1), max(x1, x0 + 1))
-            predictions.append(
-                Prediction(
-                    masks=found[i][:, *region.slices].cpu().numpy(),
-                    predicted_iou=ious[i],
-                    stability=stability[i],
-                    box=region.shift(crop.box.y0, crop.box.x0),
-                    best=int(ious[i].argmax()),
-                    logits=logits[i].cpu().numpy(),
-                    crop=crop,
-                )
-            )
-        return predictions
+
+    @torch.inference_mode()
+    def answer(self, logits: Tensor, predicted_iou: Tensor, crop: Crop) -> Prediction:
+        """Bring the masks of one object to the plane.
+
+        Parameters
+        ----------
+        logits : (K, m, m) tensor
+            From `decode`.
+        predicted_iou : (K,) tensor
+            From `decode`.
+        crop : Crop
+            The crop that was asked.
+        """
+        with device_errors():
+            shape = crop.input_shape
+            frame = self.model.upscale(logits[None], shape, shape)[0]
+            box, masks = plane_masks(frame, crop)
+            stability = stability_scores(frame)
+        return Prediction(
+            masks=masks,
+            predicted_iou=predicted_iou.cpu().numpy(),
+            stability=stability.cpu().numpy(),
+            box=box,
+            best=int(predicted_iou.argmax()),
+            logits=logits.cpu().numpy(),
+            crop=crop,
+        )
+
+
+def needed(prompts: Prompts) -> Box:
+    """Return the pixels that a crop must hold to answer.
+
+    Parameters
+    ----------
+    prompts : Prompts
+        Prompts of one object.
+
+    Returns
+    -------
+    Box
+        Around all positive points and the box; without either around all points.
+        Plane pixels, not clipped.
+    """
+    points = prompts.points
+    if prompts.positive.any() or prompts.has_box:
+        points = points[prompts.positive]
+    # a point lies in the pixel whose centre is nearest
+    first = np.concatenate([np.floor(points + 0.5), np.floor(prompts.boxes[:, :2])])
+    last = np.concatenate([np.floor(points + 1.5), np.ceil(prompts.boxes[:, 2:])])
+    (y0, x0), (y1, x1) = first.min(axis=0).tolist(), last.max(axis=0).tolist()
+    return Box(int(y0), int(x0), int(y1), int(x1))
 
 
 def decoder_batch(embedding: Tensor) -> int:
@@ -352,31 +402,22 @@ def decode_points(
         )
 
 
-def _extent(prompts: Prompts) -> Box:
-    """Return the pixels that all positive prompts need; without one, all prompts."""
-    points = prompts.points
-    if prompts.positive.any() or prompts.has_box:
-        points = points[prompts.positive]
-    # a point lies in the pixel whose centre is nearest
-    first = np.concatenate([np.floor(points + 0.5), np.floor(prompts.boxes[:, :2])])
-    last = np.concatenate([np.floor(points + 1.5), np.ceil(prompts.boxes[:, 2:])])
-    (y0, x0), (y1, x1) = first.min(axis=0).tolist(), last.max(axis=0).tolist()
-    return Box(int(y0), int(x0), int(y1), int(x1))
-
-
 def _seen(prompts: Prompts, crop: Crop) -> Prompts:
-    """Leave out negative points beside the crop, which say nothing about it."""
+    """Leave out what the crop does not show: negative points, the rest of a box."""
     y0, x0, y1, x1 = crop.box.y0, crop.box.x0, crop.box.y1, crop.box.x1
-    edges = np.array([[y0, x0], [y1, x1]]) - 0.5
-    inside = (prompts.points >= edges[0]).all(1) & (prompts.points <= edges[1]).all(1)
-    if inside.all():
+    edges = np.array([[y0, x0], [y1, x1]])
+    low, high = prompts.points >= edges[0] - 0.5, prompts.points <= edges[1] - 0.5
+    inside = low.all(1) & high.all(1)
+    boxes = np.clip(prompts.boxes, [y0, x0, y0, x0], [y1, x1, y1, x1])
+    if inside.all() and (boxes == prompts.boxes).all():
         return prompts
-    if prompts.positive[~inside].any():
+    if prompts.positive[~inside].any() or (boxes[:, 2:] <= boxes[:, :2]).any():
         raise InputError(
-            f"a positive point of {prompts.points.tolist()} lies outside the crop "
-            f"{crop.box}; let the crop be chosen, or move the point"
+            f"a positive point of {prompts.points.tolist()} or box of "
+            f"{prompts.boxes.tolist()} lies outside the crop {crop.box}; let the crop "
+            "be chosen, or move the prompt"
         )
-    return _with(prompts, keep=inside)
+    return _with(prompts, boxes=boxes, keep=inside)
 
 
 def _with(

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import warnings
 
 import numpy as np
@@ -335,10 +336,12 @@ def test_crop_around_shows_the_region_whole(tiny_sam, scale):
         assert Box(0, 0, 300, 290).contains(crop.box)
         assert max(crop.input_shape) <= 128
         # the same scale on both sides, but for rounding to whole input pixels
-        zoom = min(embedding.grid.zoom, 128 / (4 / 3 * max(region.shape)))
+        margin = math.ceil(max(region.shape) / 6)
+        wanted = Box(y - margin, x - margin, region.y1 + margin, region.x1 + margin)
+        zoom = min(embedding.grid.zoom, 128 / max(wanted.clip((300, 290)).shape))
         assert np.abs(np.array(crop.box.shape) * zoom - crop.input_shape).max() <= 0.51
         # context on each side, unless the plane ends there
-        margin = max(region.shape) / 6 - 1.5
+        margin -= 1.5
         assert crop.box.y0 == 0 or region.y0 - crop.box.y0 >= margin
         assert crop.box.x1 == 290 or crop.box.x1 - region.x1 >= margin
 

@@ -1,0 +1,48 @@
+"""Masks in plane pixels: the same as torch's interpolation of the whole."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from napari_sam.engine.enlarge import extent, plane_masks
+from napari_sam.tiling import Box, Crop
+
+
+def blobs(seed, shape):
+    """Smooth noise that is above 0 in a part of the frame."""
+    noise = torch.randn(3, 9, 9, generator=torch.Generator().manual_seed(seed))
+    full = F.interpolate(noise[None], shape, mode="bicubic")[0]
+    full[:, : shape[0] // 3] = -1
+    full[:, :, -shape[1] // 4 :] = -1
+    return full
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "input_shape"),
+    [
+        (40, 60, (40, 60)),  # scale 1
+        (700, 950, (76, 103)),  # a large object, in several bands
+        (31, 43, (124, 172)),  # a small plane, enlarged
+    ],
+)
+def test_masks_are_those_of_the_whole_frame(height, width, input_shape):
+    box = Box(11, 23, 11 + height, 23 + width)
+    crop = Crop(-1, -1, -1, box, core=box, input_shape=input_shape)
+    for seed in range(5):
+        logits = blobs(seed, input_shape)
+        whole = F.interpolate(logits[None], (height, width), mode="bilinear")[0] > 0
+        where, masks = plane_masks(logits, crop)
+        assert where == extent(whole.any(0).numpy()).shift(11, 23)
+        placed = np.zeros((3, height, width), bool)
+        placed[:, *where.shift(-11, -23).slices] = masks
+        # rounding may move a pixel whose logit is 0 but for 1e-7
+        assert (placed != whole.numpy()).mean() < 1e-5
+
+
+def test_an_empty_mask_has_a_place():
+    box = Box(5, 6, 45, 66)
+    crop = Crop(-1, -1, -1, box, core=box, input_shape=(40, 60))
+    where, masks = plane_masks(torch.full((1, 40, 60), -1.0), crop)
+    assert where == Box(5, 6, 6, 7)
+    assert not masks.any()

@@ -16,7 +16,7 @@ def demo(
         Path, typer.Option("--output", "-o", help="Folder; files are replaced.")
     ] = Path("demo_out"),
     gui: Annotated[
-        bool, typer.Option("--gui", help="Show the result in napari.")
+        bool, typer.Option("--gui", help="Open napari instead, ready for a click.")
     ] = False,
     model: o.Model = None,
     device: o.Device = "auto",
@@ -24,13 +24,22 @@ def demo(
 ) -> None:
     """Segment a real image, and a larger mosaic made from it."""
     if gui:
-        raise InputError(
-            "the napari plugin is not there yet; run the demo without --gui and drop "
-            "the image and its labels onto napari"
-        )
+        _open_napari()
+        return
     from napari_sam.demo import run_demo
     from napari_sam.weights import load_model
 
     sam = load_model(model, device=device, precision=precision)
     for line in run_demo(sam, output):
         typer.echo(line)
+
+
+def _open_napari() -> None:
+    try:
+        from napari_sam.widgets.launch import run_demo
+    except ImportError as error:
+        raise InputError(
+            f"the window needs napari and a Qt binding ({error}); run ./demo --gui in "
+            "a clone of the repository, or: pip install napari pyqt6"
+        ) from error
+    run_demo()

@@ -19,7 +19,7 @@ from napari_sam.errors import NapariSamWarning
 from napari_sam.images import find_intensity
 from napari_sam.readers import list_images, list_levels, open_image
 from napari_sam.readers.stored import micrometres
-from napari_sam.writers import save_labels
+from napari_sam.writers.formats import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -250,7 +250,11 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """
     labels = data[0] if attributes.get("multiscale") else data
     size = pixel_size_um(attributes.get("scale", ()), attributes.get("units"))
-    return [str(save_labels(labels, path, pixel_size_um=size, overwrite=True))]
+    name = Path(path).name.lower()
+    for chosen in FORMATS.values():
+        if name.endswith(chosen.endings):
+            return [str(chosen.write(labels, path, pixel_size_um=size, overwrite=True))]
+    return []
 
 
 def pixel_size_um(scale: Any, units: Any) -> tuple[float, ...] | None:

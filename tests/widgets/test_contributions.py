@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import tifffile
 import zarr
+from npe2 import PluginManifest
 
 from napari_sam.errors import FormatError
 from napari_sam.readers import open_image
@@ -21,10 +24,10 @@ from napari_sam.widgets.contributions import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import napari
 
+ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = "napari-sam-microscopy"
 RNG = np.random.default_rng(0)
 
@@ -165,6 +168,28 @@ def test_multiscale_labels_are_written_at_full_size(tmp_path: Path) -> None:
     opened = open_image(path)
     assert opened.pixel_size_um == (0.5, 0.5)
     np.testing.assert_array_equal(np.asarray(opened.array[:]), labels)
+
+
+def test_every_ending_in_the_manifest_can_be_written(tmp_path: Path) -> None:
+    manifest = PluginManifest.from_file(ROOT / "napari.yaml")
+    labels = np.zeros((40, 60), np.uint32)
+    labels[5:20, 10:30] = 3
+    writers = manifest.contributions.writers or []
+    endings = [ending for each in writers for ending in each.filename_extensions]
+    assert len(endings) == len(set(endings)) >= 9
+    for ending in endings:
+        path = tmp_path / f"labels{ending}"
+        assert write_labels(str(path), labels, {}) == [str(path)]
+        assert path.exists()
+    assert write_labels(str(tmp_path / "labels.xyz"), labels, {}) == []
+
+
+def test_every_command_of_the_manifest_is_there() -> None:
+    manifest = PluginManifest.from_file(ROOT / "napari.yaml")
+    for command in manifest.contributions.commands or []:
+        module, name = str(command.python_name).split(":")
+        if module != "napari_sam.widgets.dock":  # needs Qt; opened in test_dock
+            assert callable(getattr(import_module(module), name))
 
 
 def test_pixel_sizes_need_a_unit_of_length() -> None:

@@ -1,0 +1,282 @@
+"""Labels of planes too large to be painted as one layer: levels in zarr.
+
+A change touches the chunks of its box and nothing else: each level is the one before
+without every second row and column, so the box of each level follows from the new
+values alone, without reading. Where each object lies is known without searching.
+
+Chunks are small and not sharded, since a change rewrites whole shards. Averaging or
+most frequent ids were rejected for the levels: the first invents ids, the second reads
+more than the box.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from scipy import ndimage
+from zarr.codecs import BloscCodec
+from zarr.storage import MemoryStore
+
+from napari_sam.errors import FormatError, InputError
+from napari_sam.labels import LabelEdit, PlaneIndex, box_around, region_of
+from napari_sam.tiling import Box
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+# Small enough that an object touches few pixels beside its own (measured: with 512 px
+# a commit takes twice as long, see benchmarks/napari_plugin.py).
+_CHUNK = 256
+
+# Pixels a side of the smallest level: it is shown whole.
+_SMALLEST_LEVEL = 1024
+
+# Pixels a side of what is read at a time to find objects.
+_SCAN = 2048
+
+
+class LabelStore:
+    """Object ids in zarr, whose smaller levels follow each change.
+
+    It is read and written by index like an array, so that an edit and its inverse
+    apply to it as to any other; and it is a `LabelTarget`.
+
+    Parameters
+    ----------
+    levels : sequence of zarr arrays
+        uint32, (..., Y, X), the largest first; each has every second row and column
+        of the one before.
+
+    Raises
+    ------
+    FormatError
+        If the levels do not fit together.
+
+    Examples
+    --------
+    >>> store = LabelStore.create((2000, 3000))
+    >>> store[10:14, 20:22] = 7
+    >>> [level.shape for level in store.levels], store.levels[1][5:7, 10].tolist()
+    ([(2000, 3000), (1000, 1500), (500, 750)], [7, 7])
+    """
+
+    def __init__(self, levels: Sequence[zarr.Array[Any]]) -> None:
+        expected = _level_shapes(levels[0].shape, len(levels)) if levels else []
+        found = [tuple(level.shape) for level in levels]
+        if not levels or found != expected or levels[0].dtype != np.uint32:
+            kinds = [str(level.dtype) for level in levels]
+            raise FormatError(
+                f"levels of shapes {found} and types {kinds} are no label store; "
+                "expected uint32, each level half as large as the one before"
+            )
+        self.levels = list(levels)
+        # viewers read the smallest level of a plane once and keep it; this one follows
+        self._smallest = np.array(levels[-1][...]) if self.ndim == 2 else None
+        self._last_id = 0
+        # of each plane: a box that holds all pixels of an object, and perhaps more
+        self._bounds: dict[PlaneIndex, dict[int, Box]] = {}
+
+    @classmethod
+    def create(
+        cls, shape: tuple[int, ...], path: str | os.PathLike[str] | None = None
+    ) -> LabelStore:
+        """Make labels without objects.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            (..., Y, X); only the last two are made smaller.
+        path : path, optional
+            A folder that does not exist yet. Default: in memory, compressed.
+
+        Raises
+        ------
+        InputError
+            If there are fewer than two axes.
+        """
+        if len(shape) < 2 or min(shape) < 1:
+            raise InputError(f"labels of shape {shape}; give (..., height, width)")
+        group = zarr.create_group(MemoryStore() if path is None else path)
+        # ten times smaller than lz4 on labels, and as fast
+        codec = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
+        levels = []
+        for number, level in enumerate(_level_shapes(shape)):
+            side = [min(_CHUNK, n) for n in level[-2:]]
+            levels.append(
+                group.create_array(
+                    str(number),
+                    shape=level,
+                    dtype=np.uint32,
+                    chunks=(*[1] * (len(shape) - 2), *side),
+                    compressors=codec,
+                )
+            )
+        return cls(levels)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> LabelStore:
+        """Open labels that `create` made, and look through them once.
+
+        Raises
+        ------
+        FormatError
+            If there are none.
+        """
+        try:
+            arrays = dict(zarr.open_group(path, mode="r+").arrays())
+            store = cls([arrays[name] for name in sorted(arrays, key=int)])
+        except (OSError, ValueError) as error:
+            raise FormatError(
+                f"{path} holds no label store ({error}); give the folder that was "
+                "chosen when the labels were made"
+            ) from error
+        for index in _plane_indices(store.shape):
+            for box in _blocks(store.shape[-2:]):
+                store._note(index, box, store.read(index, box))
+        return store
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis, of the largest level."""
+        return tuple(self.levels[0].shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype[np.uint32]:
+        """Type of the ids."""
+        return np.dtype(np.uint32)
+
+    @property
+    def shown_levels(self) -> list[Any]:
+        """The levels for a viewer; of a single plane the last one is in memory."""
+        if self._smallest is None:
+            return list(self.levels)
+        return [*self.levels[:-1], self._smallest]
+
+    def __getitem__(self, key: Any) -> NDArray[np.uint32]:
+        return np.asarray(self.levels[0][key], np.uint32)
+
+    def __setitem__(self, key: Any, values: ArrayLike) -> None:
+        parts = key if isinstance(key, tuple) else (key,)
+        plane, sides = parts[:-2], parts[-2:]
+        if (
+            len(parts) != self.ndim
+            or not all(isinstance(part, slice) for part in sides)
+            or any(isinstance(part, slice) for part in plane)
+        ):
+            raise InputError(
+                f"index {key} of labels with {self.ndim} axes; give a slice for the "
+                "last two axes and a number for each other"
+            )
+        y, x = (_span(side, n) for side, n in zip(sides, self.shape[-2:], strict=True))
+        box = Box(y[0], x[0], y[1], x[1])
+        if box.area == 0:
+            return
+        ids = np.broadcast_to(np.asarray(values, np.uint32), box.shape)
+        self._note((*plane, None, None), box, ids)
+        self._put(plane, box, ids)
+
+    def read(self, index: PlaneIndex, box: Box) -> NDArray[np.uint32]:
+        """Return a copy of the labels of a box of a plane."""
+        return np.array(self[region_of(index, box)])
+
+    def write(self, edits: Sequence[LabelEdit]) -> None:
+        """Apply edits, in order."""
+        for edit in edits:
+            edit.apply(self)
+
+    def undo(self, edits: Sequence[LabelEdit]) -> None:
+        """Take edits back, the last first."""
+        for edit in reversed(edits):
+            edit.inverse().apply(self)
+
+    def redo(self, edits: Sequence[LabelEdit]) -> None:
+        """Apply edits again."""
+        self.write(edits)
+
+    def fresh_ids(self, n: int) -> list[int]:
+        """Return ids above all that were ever used."""
+        return list(range(self._last_id + 1, self._last_id + 1 + n))
+
+    def box_of(self, index: PlaneIndex, object_id: int) -> Box | None:
+        """Return the smallest box around an object of a plane; None without it."""
+        bounds = self._bounds.get(tuple(index), {})
+        if object_id not in bounds:
+            return None
+        outer = bounds.pop(object_id)
+        inner = box_around(self.read(index, outer) == object_id)
+        if inner is None:
+            return None
+        bounds[object_id] = inner.shift(outer.y0, outer.x0)
+        return bounds[object_id]
+
+    def boxes(self, index: PlaneIndex) -> dict[int, Box]:
+        """Return where the objects of a plane lie; a box may be larger than needed."""
+        return dict(self._bounds.get(tuple(index), {}))
+
+    def _put(self, plane: tuple[Any, ...], box: Box, ids: NDArray[np.uint32]) -> None:
+        for number, level in enumerate(self.levels):
+            if number > 0:
+                # what an odd row or column begins with is not on the next level
+                ids = ids[box.y0 % 2 :: 2, box.x0 % 2 :: 2]
+                sides = (-(-edge // 2) for edge in (box.y0, box.x0, box.y1, box.x1))
+                box = Box(*sides)
+            if 0 in ids.shape:
+                return
+            level[(*plane, *box.slices)] = ids
+        if self._smallest is not None:
+            self._smallest[box.slices] = ids
+
+    def _note(self, index: PlaneIndex, box: Box, ids: NDArray[np.uint32]) -> None:
+        """Remember where objects lie that are written."""
+        found, places = np.unique(ids, return_inverse=True)
+        self._last_id = max(self._last_id, int(found.max(initial=0)))
+        bounds = self._bounds.setdefault(tuple(index), {})
+        regions = ndimage.find_objects(places.reshape(ids.shape) + 1)
+        for number, (rows, columns) in zip(found.tolist(), regions, strict=True):
+            if number > 0:
+                part = Box(rows.start, columns.start, rows.stop, columns.stop)
+                part = part.shift(box.y0, box.x0)
+                bounds[number] = part.union(bounds.get(number, part))
+
+
+def _level_shapes(
+    shape: tuple[int, ...], n_levels: int | None = None
+) -> list[tuple[int, ...]]:
+    """Shapes of the levels; by default down to one that is shown whole."""
+    shapes = [tuple(shape)]
+    while (
+        max(shapes[-1][-2:]) > _SMALLEST_LEVEL
+        if n_levels is None
+        else len(shapes) < n_levels
+    ):
+        half = tuple(-(-n // 2) for n in shapes[-1][-2:])
+        shapes.append((*shapes[-1][:-2], *half))
+    return shapes
+
+
+def _span(part: slice, length: int) -> tuple[int, int]:
+    start, stop, step = part.indices(length)
+    if step != 1:
+        raise InputError(f"slice {part}; use a step of 1")
+    return start, max(start, stop)
+
+
+def _plane_indices(shape: tuple[int, ...]) -> Iterator[PlaneIndex]:
+    return ((*plane, None, None) for plane in np.ndindex(*shape[:-2]))
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[Box]:
+    height, width = shape
+    for y0 in range(0, height, _SCAN):
+        for x0 in range(0, width, _SCAN):
+            yield Box(y0, x0, y0 + _SCAN, x0 + _SCAN).clip((height, width))

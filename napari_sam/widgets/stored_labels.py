@@ -1,0 +1,98 @@
+"""Labels too large for a layer that can be painted: shown from a `LabelStore`.
+
+napari paints on labels of one level only, which for a slide would take gigabytes and
+seconds for each stroke (napari issue 1587). The layer made here has levels and shows
+what the store holds; changes go to the store, and the layer reads again what is in
+view.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Labels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy import uint32
+    from numpy.typing import NDArray
+
+    from napari_sam.engine.label_store import LabelStore
+    from napari_sam.labels import LabelEdit, PlaneIndex
+    from napari_sam.tiling import Box
+
+STORE = "napari_sam.label_store"
+"""Key of the store in the metadata of its layer."""
+
+LARGEST_PAINTED = 8192 * 8192
+"""Pixels of a plane up to which labels are one layer that can be painted (ours): its
+refresh then takes a tenth of a second."""
+
+
+def is_too_large(shape: Sequence[int]) -> bool:
+    """Whether labels of a shape (..., Y, X) are better kept in a store."""
+    return int(shape[-2]) * int(shape[-1]) > LARGEST_PAINTED
+
+
+def store_layer(store: LabelStore, **options: Any) -> Labels:
+    """Make the layer that shows a store.
+
+    Parameters
+    ----------
+    store : LabelStore
+    **options
+        Of the layer: name, scale, translate and so on.
+    """
+    layer = Labels(store.shown_levels, multiscale=True, **options)
+    layer.metadata[STORE] = store
+    return layer
+
+
+class StoreTarget:
+    """A store as `LabelTarget`, whose layer follows.
+
+    Parameters
+    ----------
+    layer : Labels
+        From `store_layer`.
+    """
+
+    def __init__(self, layer: Labels) -> None:
+        self.layer = layer
+        self.store: LabelStore = layer.metadata[STORE]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        return self.store.shape
+
+    def read(self, index: PlaneIndex, box: Box) -> NDArray[uint32]:
+        """Return a copy of the labels of a box of a plane."""
+        return self.store.read(index, box)
+
+    def write(self, edits: Sequence[LabelEdit]) -> None:
+        """Apply edits, in order, as one step."""
+        self.store.write(edits)
+        self.layer.refresh(extent=False, thumbnail=False)
+
+    def undo(self, edits: Sequence[LabelEdit]) -> None:
+        """Take the newest step back."""
+        self.store.undo(edits)
+        self.layer.refresh(extent=False, thumbnail=False)
+
+    def redo(self, edits: Sequence[LabelEdit]) -> None:
+        """Make the step again that was taken back last."""
+        self.write(edits)
+
+    def fresh_ids(self, n: int) -> list[int]:
+        """Return ids that no object has had."""
+        return self.store.fresh_ids(n)
+
+    def box_of(self, index: PlaneIndex, object_id: int) -> Box | None:
+        """Return the smallest box around an object of a plane; None without it."""
+        return self.store.box_of(index, object_id)
+
+    def boxes(self, index: PlaneIndex) -> dict[int, Box]:
+        """Return where the objects of a plane lie."""
+        return self.store.boxes(index)

@@ -1,0 +1,126 @@
+"""Candidates and crops lie where the image lies, and show their state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from napari_sam.engine.automatic import AutomaticConfig
+from napari_sam.engine.candidates import Candidates
+from napari_sam.engine.choice import Choice
+from napari_sam.engine.proposals import ProposalMode
+from napari_sam.engine.thresholds import Thresholds
+from napari_sam.labels import ArrayLabels
+from napari_sam.masks import Candidate
+from napari_sam.tiling import Box, CropGrid
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+pytestmark = pytest.mark.display
+
+
+@pytest.fixture
+def viewer() -> ViewerModel:
+    from napari.components import ViewerModel
+
+    viewer = ViewerModel()
+    viewer.add_image(
+        np.zeros((3, 300, 400), np.uint8),
+        scale=(2, 0.5, 0.25),
+        translate=(0, 7, -3),
+        rotate=30,
+        affine=np.array([[1, 0, 0, 0], [0, 0, 1, 5], [0, -1, 0, 2], [0, 0, 0, 1]]),
+    )
+    return viewer
+
+
+@pytest.fixture
+def choice() -> Choice:
+    plane = (300, 400)
+    found = [
+        Candidate(Box(10, 10, 40, 50), np.ones((30, 40), bool), 0.9, 0.9),
+        Candidate(Box(200, 300, 230, 330), np.ones((30, 30), bool), 0.5, 0.9),
+    ]
+    grid = CropGrid(plane, size=512, halo=64)
+    kept = Candidates(grid, AutomaticConfig(), ProposalMode(), Box.whole(plane), found)
+    labels = ArrayLabels(np.zeros((3, *plane), np.uint32))
+    return Choice(kept, labels, (0, None, None))
+
+
+@pytest.mark.parametrize("cell", [1, 32])
+def test_a_plane_lies_where_the_image_lies(viewer: ViewerModel, cell: int) -> None:
+    from napari.layers import Labels
+
+    from napari_sam.widgets.plane_layers import plane_geometry
+
+    image = viewer.layers[0]
+    layer = Labels(np.zeros((20, 20), np.uint8), **plane_geometry(image, cell))
+    for corner in ((0, 0), (5, 9), (11, 3)):
+        # the corner of the pixel, not its centre, is common to both
+        y, x = (n * cell - 0.5 for n in corner)
+        expected = image.data_to_world((0, y, x))[1:]
+        found = layer.data_to_world(np.array(corner) - 0.5)
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_candidates_are_shown_marked_and_gone(
+    viewer: ViewerModel, choice: Choice
+) -> None:
+    from napari_sam.widgets.plane_layers import CandidateLayer
+
+    layer = CandidateLayer(viewer)
+    assert layer.layer is None
+    layer.show(choice, viewer.layers[0])
+    assert layer.layer is not None
+    whole = Box.whole((300, 400))
+    np.testing.assert_array_equal(layer.layer.data, choice.labels_of(whole))
+    colour = layer.layer.colormap.map(np.array([1, 2]))
+    np.testing.assert_array_equal(colour[0], colour[1])
+    choice.toggle(20, 20)
+    layer.show(choice, viewer.layers[0])
+    colour = layer.layer.colormap.map(np.array([1, 2]))
+    assert not np.array_equal(colour[0], colour[1])
+    choice.update(Thresholds(min_predicted_iou=0.7))
+    layer.show(choice, viewer.layers[0])
+    assert not layer.layer.data[200:].any()  # what no longer counts has gone
+    layer.clear()
+    assert layer.layer is None
+    assert len(viewer.layers) == 1
+
+
+def test_large_planes_are_drawn_in_parts(
+    viewer: ViewerModel, choice: Choice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_sam.widgets import plane_layers
+
+    monkeypatch.setattr(plane_layers, "_PART", 64)
+    monkeypatch.setattr(plane_layers, "is_too_large", lambda _shape: True)
+    layer = plane_layers.CandidateLayer(viewer)
+    layer.show(choice, viewer.layers[0])
+    assert layer.layer is not None
+    pixels = layer.layer.metadata["pixels"]
+    whole = Box.whole((300, 400))
+    np.testing.assert_array_equal(pixels[...], choice.labels_of(whole))
+
+
+def test_crops_show_their_state(viewer: ViewerModel) -> None:
+    from napari_sam.widgets.plane_layers import EmbeddingOverlay
+
+    overlay = EmbeddingOverlay(viewer)
+    overlay.set_state(0, "done")  # nothing is shown, nothing happens
+    grid = CropGrid((300, 400), size=256, halo=32, scale=1.0)
+    overlay.show(grid, viewer.layers[0])
+    assert overlay.layer is not None
+    overlay.set_state(0, "running")
+    overlay.set_state(0, "done")
+    overlay.set_state(1, "failed")
+    assert [overlay.state(i) for i in range(3)] == ["done", "failed", "missing"]
+    done = overlay.layer.data == 2
+    assert done[0, 0]
+    core = grid[0].core
+    assert done.sum() == pytest.approx(core.area / 32**2, rel=0.2)
+    overlay.clear()
+    assert len(viewer.layers) == 1

@@ -1,0 +1,451 @@
+"""The object in the next slice: what is asked, which answer is taken, when it ends."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+from skimage.feature import peak_local_max
+
+from napari_sam.engine.embed import open_plane
+from napari_sam.engine.predict import Predictor
+from napari_sam.errors import InputError
+from napari_sam.images import read_rgb
+from napari_sam.link.regions import overlap_score
+from napari_sam.masks import Candidate
+from napari_sam.prompts import Prompts
+from napari_sam.tiling import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_sam.cache import EmbeddingCache
+    from napari_sam.engine.predict import Prediction
+    from napari_sam.images import ImageSource, Intensity
+    from napari_sam.model import Sam
+    from napari_sam.tiling import Crop, CropGrid
+
+# Logits of a probability of 0.999: what the decoder takes for a sure mask.
+_SURE = 6.9
+
+# Box prompts leave a little room, as share of the object's size (ours).
+_ROOM = 0.05
+
+_RING = 3  # pixels around an object that its brightness is compared with (ours)
+_FLAT = 10.0  # gray values: with less contrast, contrast says nothing (ours)
+_OPEN_PLANES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PropagateConfig:
+    """How an object is followed, and when it ends. Default values are ours.
+
+    Parameters
+    ----------
+    min_predicted_iou, min_stability : float, default 0.5
+        A mask with less ends the object.
+    min_overlap : float, default 0.3
+        Least `napari_sam.link.regions.overlap_score` of neighbours.
+    max_change : float, default 4.0
+        Largest ratio of the areas of neighbours.
+    min_area : int, default 4
+        Fewer pixels end the object.
+    min_contrast : float, default 0.25
+        Least difference of brightness between the object and what is around it, as
+        share of that in the prompted slice. Not asked where that one is below ten
+        gray values of 255. 0 never asks.
+    max_gap : int, default 1
+        Slices in a row that may fail and are bridged.
+    min_agreement : float, default 0.7
+        IoU of what comes from both sides, below which a slice is suspicious.
+    branches : bool, default False
+        Follow all parts of an object that splits.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range.
+    """
+
+    min_predicted_iou: float = 0.5
+    min_stability: float = 0.5
+    min_overlap: float = 0.3
+    max_change: float = 4.0
+    min_area: int = 4
+    min_contrast: float = 0.25
+    max_gap: int = 1
+    min_agreement: float = 0.7
+    branches: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("min_overlap", "min_contrast", "min_agreement"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"{name} {value}; give a share from 0 to 1")
+        if self.max_change <= 1 or self.max_gap < 0:
+            raise InputError(
+                f"max_change {self.max_change} and max_gap {self.max_gap}; give a "
+                "ratio above 1 and a gap of 0 or more slices"
+            )
+
+
+class Answer(NamedTuple):
+    """The object was found; how much it is like what was expected, 0 to 1."""
+
+    found: Candidate
+    overlap: float
+
+
+class Stopped(NamedTuple):
+    """The object was not found, and why."""
+
+    reason: str
+
+
+class StackPlanes:
+    """The planes of a stack along one axis, embedded in the order of need.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The image.
+    model : Sam
+        From `load_model`.
+    along : {"z", "t"}
+        The axis of the stack.
+    at : int
+        Place on the other axis.
+    grid : CropGrid
+        How a plane is cut; only crops that are asked for are encoded.
+    intensity : Intensity
+        How pixels become 8-bit RGB; one for all planes.
+    cache : EmbeddingCache or None
+        Where embeddings are kept.
+    """
+
+    def __init__(  # noqa: PLR0913 - what every plane is opened with
+        self,
+        source: ImageSource,
+        model: Sam,
+        along: Literal["z", "t"],
+        at: int,
+        grid: CropGrid,
+        intensity: Intensity,
+        cache: EmbeddingCache | None,
+    ) -> None:
+        if along not in ("z", "t"):
+            raise InputError(f"along {along!r}; use 'z' or 't'")
+        self.source = source
+        self.model = model
+        self.along = along
+        self.at = at
+        self.n = source.shape[1 if along == "z" else 0]
+        self._options = (grid, intensity, cache)
+        self._open: OrderedDict[int, Predictor] = OrderedDict()
+
+    def index(self, i: int) -> tuple[int, int]:
+        """(frame, slice) of the i-th plane."""
+        return (self.at, i) if self.along == "z" else (i, self.at)
+
+    def predictor(self, i: int) -> Predictor:
+        """Return what answers prompts on a plane; the last three are held."""
+        if i not in self._open:
+            grid, intensity, cache = self._options
+            plane = open_plane(
+                self.source,
+                self.model,
+                cache=cache,
+                grid=grid,
+                plane=self.index(i),
+                intensity=intensity,
+            )
+            self._open[i] = Predictor(self.model, plane)
+            if len(self._open) > _OPEN_PLANES:
+                self._open.popitem(last=False)
+        self._open.move_to_end(i)
+        return self._open[i]
+
+    def gray(self, i: int, region: Box) -> NDArray[np.float64]:
+        """Brightness in a region, 0 to 255."""
+        rgb = read_rgb(self.source, self._options[1], region, self.index(i))
+        gray: NDArray[np.float64] = rgb.mean(axis=-1)
+        return gray
+
+
+class Follower:
+    """Finds an object in a slice from what its neighbours tell.
+
+    Parameters
+    ----------
+    planes : StackPlanes
+        The stack.
+    config : PropagateConfig
+        When it ends.
+    forbidden : mapping of int to Prompts
+        Negative points, by slice.
+    """
+
+    def __init__(
+        self,
+        planes: StackPlanes,
+        config: PropagateConfig,
+        forbidden: Mapping[int, Prompts | Candidate],
+    ) -> None:
+        self.planes = planes
+        self.config = config
+        self.forbidden = forbidden
+        self._contrast = 0.0
+
+    def prompted(self, i: int, prompts: Prompts) -> Candidate:
+        """Return the object that prompts of this slice show."""
+        prediction = self.planes.predictor(i).predict(prompts)
+        found = _candidate(prediction, prediction.best)
+        if not found.area:
+            raise InputError(
+                f"the prompts of slice {i} show nothing; add a point, or a box"
+            )
+        self._contrast = max(self._contrast, self._contrast_of(i, found))
+        return found
+
+    def next(
+        self, i: int, history: Sequence[tuple[int, Candidate]]
+    ) -> Answer | Stopped:
+        """Return the object in a slice after others.
+
+        Parameters
+        ----------
+        i : int
+            The slice.
+        history : sequence of (int, Candidate)
+            The last slice with the object, and the one before it if there is one.
+        """
+        z, last = history[-1]
+        expected = last
+        if len(history) > 1:
+            before, earlier = history[-2]
+            speed = (_centre(last) - _centre(earlier)) / (z - before)
+            expected = self._moved(last, speed * (i - z))
+        if not self._contrast:
+            self._contrast = self._contrast_of(z, last)
+        return self.like(i, expected)
+
+    def like(self, i: int, expected: Candidate) -> Answer | Stopped:
+        """Return the object in a slice that is most like an expected one."""
+        predictor = self.planes.predictor(i)
+        parts = _lobes(expected) if self.config.branches else [expected]
+        forbidden = self._forbidden(i)
+        answers = [
+            self._checked(i, part, _asked(predictor, part, forbidden), forbidden)
+            for part in parts
+        ]
+        good = [each for each in answers if isinstance(each, Answer)]
+        if not good:
+            return answers[0]
+        return good[0] if len(good) == 1 else _joined(good)
+
+    def _forbidden(self, i: int) -> NDArray[np.float32]:
+        given = self.forbidden.get(i)
+        if isinstance(given, Prompts):
+            return given.points[~given.positive]
+        return np.zeros((0, 2), np.float32)
+
+    def _moved(self, last: Candidate, way: NDArray[np.float64]) -> Candidate:
+        dy, dx = np.round(way).astype(int).tolist()
+        plane = Box.whole(self.planes.source.plane_shape)
+        inside = last.box.shift(dy, dx).intersection(plane)
+        if inside is None:
+            return last
+        mask = last.within(inside.shift(-dy, -dx))
+        return replace(last, box=inside, mask=mask) if mask.any() else last
+
+    def _checked(
+        self,
+        i: int,
+        expected: Candidate,
+        prediction: Prediction,
+        forbidden: NDArray[np.float32],
+    ) -> Answer | Stopped:
+        """Take the best of three masks, if it is good enough."""
+        offers = [
+            _near(_candidate(prediction, k), expected)
+            for k in range(len(prediction.masks))
+        ]
+        allowed = [each for each in offers if each.area and not _holds(each, forbidden)]
+        if not allowed:
+            held = any(each.area for each in offers)
+            return Stopped("only masks with a negative point" if held else "no mask")
+        scored = [(_likeness(each, expected), each) for each in allowed]
+        overlap, found = max(scored, key=lambda each: _quality(*each))
+        c, change = self.config, found.area / expected.area
+        if found.area < c.min_area:
+            return Stopped(f"{found.area} px, fewer than {c.min_area}")
+        for name, value, least in (
+            ("predicted IoU", found.predicted_iou, c.min_predicted_iou),
+            ("stability", found.stability, c.min_stability),
+            ("overlap with its neighbour", overlap, c.min_overlap),
+        ):
+            if value < least:
+                return Stopped(f"{name} {value:.2f}, below {least:g}")
+        if not 1 / c.max_change <= change <= c.max_change:
+            return Stopped(f"area changes by the factor {change:.2g}")
+        if self._contrast >= _FLAT and c.min_contrast:
+            contrast = self._contrast_of(i, found) / self._contrast
+            if contrast < c.min_contrast:
+                return Stopped(f"contrast {contrast:.2f} of that where it began")
+        return Answer(found, overlap)
+
+    def _contrast_of(self, i: int, found: Candidate) -> float:
+        shape = self.planes.source.plane_shape
+        box = found.box
+        region = Box(
+            box.y0 - _RING, box.x0 - _RING, box.y1 + _RING, box.x1 + _RING
+        ).clip(shape)
+        mask = found.within(region)
+        ring = ndimage.binary_dilation(mask, iterations=_RING) & ~mask
+        if not ring.any():
+            return 0.0
+        gray = self.planes.gray(i, region)
+        return float(abs(gray[mask].mean() - gray[ring].mean()))
+
+
+def mask_prompt(
+    found: Candidate, crop: Crop, size: int, image_size: int
+) -> NDArray[np.float32]:
+    """Return a mask as the logits that the decoder takes with a crop.
+
+    Parameters
+    ----------
+    found : Candidate
+        The mask, in plane pixels.
+    crop : Crop
+        The crop that shall answer.
+    size : int
+        Side of the logits.
+    image_size : int
+        Side of the input frame that they cover.
+
+    Returns
+    -------
+    (size, size) float32 array
+    """
+    cells = (np.arange(size) + 0.5) * image_size / size - 0.5
+    places = crop.to_plane(np.stack([cells, cells], axis=1))
+    rows, columns = np.floor(places + 0.5).astype(int).T
+    box = found.box
+    rows_in, columns_in = (
+        (rows >= box.y0) & (rows < box.y1),
+        ((columns >= box.x0) & (columns < box.x1)),
+    )
+    logits = np.full((size, size), -_SURE, np.float32)
+    inside = found.mask[np.ix_(rows[rows_in] - box.y0, columns[columns_in] - box.x0)]
+    logits[np.ix_(rows_in, columns_in)] = np.where(inside, _SURE, -_SURE)
+    return logits
+
+
+def _asked(
+    predictor: Predictor, expected: Candidate, forbidden: NDArray[np.float32]
+) -> Prediction:
+    """Ask for an object with box, interior point and mask of an expected one."""
+    box, shape = expected.box, predictor.embedding.grid.shape
+    room = 1 + int(_ROOM * max(box.shape))
+    wide = Box(box.y0 - room, box.x0 - room, box.y1 + room, box.x1 + room).clip(shape)
+    point = _interior(expected)
+    prompts = Prompts(
+        np.concatenate([point[None], forbidden]),
+        [True] + [False] * len(forbidden),
+        [wide.y0, wide.x0, wide.y1, wide.x1],
+    )
+    config, crop = predictor.model.config, predictor.crop_for(prompts)
+    logits = mask_prompt(expected, crop, config.mask_size, config.image_size)
+    full = Prompts(prompts.points, prompts.positive, prompts.boxes, logits)
+    return predictor.predict(full, multimask=True, crop=crop)
+
+
+def _interior(found: Candidate) -> NDArray[np.float64]:
+    """(y, x) of the pixel farthest from the outline."""
+    depth = ndimage.distance_transform_edt(np.pad(found.mask, 1))[1:-1, 1:-1]
+    at = np.unravel_index(int(depth.argmax()), depth.shape)
+    return np.add(at, (found.box.y0, found.box.x0)).astype(np.float64)
+
+
+def _lobes(found: Candidate) -> list[Candidate]:
+    """Cut an object into parts, one for each thick place."""
+    depth = ndimage.distance_transform_edt(np.pad(found.mask, 1))[1:-1, 1:-1]
+    apart = max(1, int(depth.max()))
+    peaks = peak_local_max(
+        depth, min_distance=apart, threshold_rel=0.5, exclude_border=False
+    )
+    if len(peaks) < 2:
+        return [found]
+    away = np.stack(
+        [np.hypot(*(np.indices(depth.shape) - p[:, None, None])) for p in peaks]
+    )
+    nearest = away.argmin(axis=0)
+    return [found.with_mask(found.mask & (nearest == k)) for k in range(len(peaks))]
+
+
+def _near(found: Candidate, expected: Candidate) -> Candidate:
+    """Keep the part of a mask that holds most of what was expected."""
+    parts, n_parts = ndimage.label(found.mask, np.ones((3, 3), bool))
+    if n_parts < 2:
+        return found
+    held = np.bincount(parts[expected.within(found.box)], minlength=n_parts + 1)
+    held[0] = 0
+    if not held.any():
+        held = np.bincount(parts.ravel(), minlength=n_parts + 1)
+        held[0] = 0
+    return found.with_mask(parts == held.argmax())
+
+
+def _candidate(prediction: Prediction, k: int) -> Candidate:
+    mask = prediction.masks[k]
+    whole = Candidate(
+        prediction.box,
+        mask,
+        float(prediction.predicted_iou[k]),
+        float(prediction.stability[k]),
+    )
+    return whole.with_mask(mask)
+
+
+def _likeness(found: Candidate, expected: Candidate) -> float:
+    shared, area = found.overlap(expected), (found.area, expected.area)
+    if not shared:
+        return 0.0
+    numbers = (np.array([n]) for n in (shared, *area))
+    return float(overlap_score(*numbers)[0])
+
+
+def _quality(overlap: float, found: Candidate) -> float:
+    """By predicted IoU, stability and likeness together; the first two may lie."""
+    return overlap * max(found.predicted_iou, 0.01) * max(found.stability, 0.01)
+
+
+def _holds(found: Candidate, points: NDArray[np.float32]) -> bool:
+    for y, x in np.floor(points + 0.5).astype(int).tolist():
+        if found.within(Box(y, x, y + 1, x + 1)).any():
+            return True
+    return False
+
+
+def _joined(answers: Sequence[Answer]) -> Answer:
+    first = answers[0]
+    region = first.found.box
+    for each in answers[1:]:
+        region = region.union(each.found.box)
+    mask = np.zeros(region.shape, bool)
+    for each in answers:
+        mask |= each.found.within(region)
+    best = min(answers, key=lambda each: each.overlap)
+    found = replace(best.found, box=region, mask=mask)
+    return Answer(found, best.overlap)
+
+
+def _centre(found: Candidate) -> NDArray[np.float64]:
+    centre: NDArray[np.float64] = np.argwhere(found.mask).mean(axis=0)
+    return np.add(centre, (found.box.y0, found.box.x0))

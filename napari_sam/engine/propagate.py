@@ -1,0 +1,415 @@
+"""One object through a stack, from prompts in one slice or several.
+
+From each prompted slice the object is followed both ways. The next slice is asked
+with what the last one tells: box, interior point and logits of its mask, moved as the
+object moved before; of the three masks the one is taken that is good and like its
+neighbour. Where the object ends, the reason is noted; a slice that fails between two
+good ones is bridged.
+
+Between two prompted slices both sides must meet. Where they do not agree, the shape
+between the two prompted masks is asked for, and the slice is marked as suspicious.
+A span between prompted slices depends on nothing else, so correcting a slice runs
+only the spans beside it again (`previous`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from napari_sam.engine.embed import default_grid
+from napari_sam.engine.follow import (
+    Follower,
+    PropagateConfig,
+    StackPlanes,
+    Stopped,
+)
+from napari_sam.engine.jobs import Job, Step, job
+from napari_sam.errors import InputError
+from napari_sam.images import find_intensity
+from napari_sam.link import shape_between
+from napari_sam.masks import Candidate
+from napari_sam.readers import open_image
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from napari_sam.cache import EmbeddingCache
+    from napari_sam.images import Intensity
+    from napari_sam.model import Sam
+    from napari_sam.prompts import Prompts
+    from napari_sam.tiling import CropGrid
+
+State = Literal["prompted", "computed", "bridged"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SliceResult:
+    """The object in one slice.
+
+    Parameters
+    ----------
+    index : int
+        The slice (or frame), counted from 0.
+    state : {"prompted", "computed", "bridged"}
+        Where the mask comes from; "bridged" is the shape between its neighbours.
+    found : Candidate
+        The mask, with the scores that the model gave it.
+    overlap : float
+        How much it is like its neighbour, 0 to 1; 1 if prompted.
+    agreement : float
+        IoU of what the two prompted slices around it say; NaN if only one does.
+    is_suspicious : bool
+        Worth a look: bridged, or both sides disagree.
+    """
+
+    index: int
+    state: State
+    found: Candidate
+    overlap: float = 1.0
+    agreement: float = float("nan")
+    is_suspicious: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where the object was no longer followed, and why.
+
+    Parameters
+    ----------
+    index : int
+        The first slice without the object.
+    step : {1, -1}
+        The direction.
+    reason : str
+        For people.
+    """
+
+    index: int
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Span:
+    slices: dict[int, SliceResult]
+    stops: list[Stop]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Propagation:
+    """One object in a stack.
+
+    Parameters
+    ----------
+    slices : dict of int to SliceResult
+        By slice, ascending.
+    stops : list of Stop
+        Both ends, and where a gap between prompted slices could not be followed.
+    spans : dict
+        What `propagate` takes over when it is given this as `previous`.
+    """
+
+    slices: dict[int, SliceResult]
+    stops: list[Stop]
+    spans: dict[Any, _Span] = field(default_factory=dict, repr=False)
+
+    @property
+    def suspicious(self) -> list[int]:
+        """Slices that are worth a look."""
+        return [i for i, each in self.slices.items() if each.is_suspicious]
+
+    def mask(self, index: int, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Return the object in one slice.
+
+        Parameters
+        ----------
+        index : int
+            The slice.
+        shape : tuple of int
+            (height, width) of a plane, in pixels.
+
+        Returns
+        -------
+        (height, width) array of bool
+        """
+        plane = np.zeros(shape, bool)
+        if index in self.slices:
+            found = self.slices[index].found
+            plane[found.box.slices] = found.mask
+        return plane
+
+
+@job
+def propagate(  # noqa: PLR0913 - the arguments of `embed`, and where to go
+    image: Any,
+    model: Sam,
+    prompts: Mapping[int, Prompts | Candidate],
+    *,
+    along: Literal["z", "t"] = "z",
+    at: int = 0,
+    within: tuple[int, int] | None = None,
+    ends: Collection[int] = (),
+    cache: EmbeddingCache | None = None,
+    grid: CropGrid | None = None,
+    intensity: Intensity | None = None,
+    config: PropagateConfig | None = None,
+    previous: Propagation | None = None,
+) -> Job[Propagation]:
+    """Follow one object through a stack.
+
+    Parameters
+    ----------
+    image : ImageSource, path or array
+        What `open_image` takes.
+    model : Sam
+        From `load_model`.
+    prompts : mapping of int to Prompts or Candidate
+        By slice: prompts, or a mask that is right as it is. All are obeyed. Negative
+        points alone do not start anything; they forbid masks that hold them.
+    along : {"z", "t"}
+        The axis to go along.
+    at : int
+        The frame, along z; the slice, along t.
+    within : tuple of int, optional
+        First slice, and the one after the last. Default: all.
+    ends : collection of int
+        Slices without the object; it is not followed into or beyond them.
+    cache, grid, intensity
+        As in `embed`.
+    config : PropagateConfig, optional
+        Thresholds.
+    previous : Propagation, optional
+        An earlier result for the same image, model and thresholds: what did not
+        change since is not computed again.
+
+    Yields
+    ------
+    Step
+        With the `SliceResult` of each slice as it is found; a slice between two
+        prompted ones may come again, when both sides have met.
+
+    Returns
+    -------
+    Propagation
+        What was found until then is in the steps, if the job is closed before.
+
+    Raises
+    ------
+    InputError
+        If no slice has positive prompts or a mask, or one lies outside the stack.
+    DeviceError
+        If the device runs out of memory.
+    """
+    source = open_image(image)
+    planes = StackPlanes(
+        source,
+        model,
+        along,
+        at,
+        grid or default_grid(source, model),
+        intensity or find_intensity(source),
+        cache,
+    )
+    first, last = _checked_range(planes, prompts, within)
+    starts = sorted(i for i, given in prompts.items() if _is_start(given))
+    if not starts:
+        raise InputError(
+            "no slice has a positive point, a box or a mask; point at the object in "
+            "one slice at least"
+        )
+    config = config or PropagateConfig()
+    forbidden = {i: p for i, p in prompts.items() if not _is_start(p)}
+    follower = Follower(planes, config, forbidden)
+    old = {} if previous is None else previous.spans
+    spans: dict[Any, _Span] = {}
+    anchors: dict[int, SliceResult] = {}
+    total = last - first
+    done: set[int] = set()
+    for a, b in zip([None, *starts], [*starts, None], strict=True):
+        key = _key(a, b, prompts, ends, (first, last))
+        if key in old:
+            spans[key] = old[key]
+            done.update(old[key].slices)
+            continue
+        for i in (a, b):
+            if i is not None and i not in anchors:
+                anchors[i] = _anchor(follower, i, prompts[i])
+                done.add(i)
+                yield Step(len(done), total, "propagate", anchors[i])
+        work = _Work(follower, anchors, ends, (first, last))
+        for result in work.span(a, b):
+            done.add(result.index)
+            yield Step(len(done), total, "propagate", result)
+        spans[key] = work.result
+    slices: dict[int, SliceResult] = {}
+    stops: list[Stop] = []
+    for span in spans.values():
+        slices |= span.slices
+        stops += span.stops
+    return Propagation(dict(sorted(slices.items())), stops, spans)
+
+
+class _Work:
+    """Computes one span; its result is there when `span` is through."""
+
+    def __init__(
+        self,
+        follower: Follower,
+        anchors: Mapping[int, SliceResult],
+        ends: Collection[int],
+        limits: tuple[int, int],
+    ) -> None:
+        self.follower = follower
+        self.anchors = anchors
+        self.ends = ends
+        self.limits = limits
+        self.result = _Span({}, [])
+
+    def span(self, a: int | None, b: int | None) -> Iterable[SliceResult]:
+        """Follow the object from prompted slice `a` to `b`; None is the stack's end."""
+        anchors = {i: self.anchors[i] for i in (a, b) if i is not None}
+        self.result.slices.update(anchors)
+        up: dict[int, SliceResult] = {}
+        down: dict[int, SliceResult] = {}
+        if a is not None:
+            yield from self._walk(anchors[a], 1, b, up)
+        if b is not None:
+            yield from self._walk(anchors[b], -1, a, down)
+        if a is None or b is None or any(a < i < b for i in self.ends):
+            self.result.slices.update(up | down)
+            return
+        # the walks met, so that they did not end before is no news
+        self.result.stops[:] = [s for s in self.result.stops if a < s.index < b]
+        for i in range(a + 1, b):
+            met = self._meet(anchors[a], anchors[b], i, up.get(i), down.get(i))
+            self.result.slices[i] = met
+            yield met
+
+    def _walk(
+        self,
+        anchor: SliceResult,
+        step: int,
+        until: int | None,
+        found: dict[int, SliceResult],
+    ) -> Iterable[SliceResult]:
+        beyond = self.limits[1] if step > 0 else self.limits[0] - 1
+        last = beyond if until is None else until
+        way = range(anchor.index + step, last, step)
+        history = [(anchor.index, anchor.found)]
+        failed: list[Stop] = []
+        for i in way:
+            if i in self.ends:
+                failed = failed or [Stop(i, step, "marked as the end of the object")]
+                break
+            answer = self.follower.next(i, history)
+            if isinstance(answer, Stopped):
+                failed.append(Stop(i, step, answer.reason))
+                if len(failed) > self.follower.config.max_gap:
+                    break
+                continue
+            for stop in failed:
+                gap = _bridge(history[-1], (i, answer.found), stop.index)
+                found[stop.index] = gap
+                yield gap
+            failed = []
+            history = [*history[-1:], (i, answer.found)]
+            found[i] = SliceResult(i, "computed", answer.found, answer.overlap)
+            yield found[i]
+        self.result.stops.append(
+            failed[0] if failed else Stop(last, step, "the stack ends")
+        )
+
+    def _meet(
+        self,
+        a: SliceResult,
+        b: SliceResult,
+        index: int,
+        up: SliceResult | None,
+        down: SliceResult | None,
+    ) -> SliceResult:
+        """Choose between what both sides say about a slice."""
+        agreement = up.found.iou(down.found) if up and down else float("nan")
+        share = (index - a.index) / (b.index - a.index)
+        if up and down and agreement >= self.follower.config.min_agreement:
+            nearer = up if share <= 0.5 else down
+            return replace(nearer, agreement=agreement)
+        between = _bridge((a.index, a.found), (b.index, b.found), index)
+        asked = self.follower.like(index, between.found)
+        offers = [r for r in (up, down) if r is not None]
+        if not isinstance(asked, Stopped):
+            offers.append(SliceResult(index, "computed", asked.found, asked.overlap))
+        best = max(offers, key=lambda r: r.found.iou(between.found), default=between)
+        return replace(best, agreement=agreement, is_suspicious=True)
+
+
+def _anchor(follower: Follower, index: int, given: Prompts | Candidate) -> SliceResult:
+    if not isinstance(given, Candidate):
+        given = follower.prompted(index, given)
+    return SliceResult(index, "prompted", given)
+
+
+def _bridge(
+    before: tuple[int, Candidate], after: tuple[int, Candidate], index: int
+) -> SliceResult:
+    """Return the shape between two slices, as the object in a slice between them."""
+    (z0, first), (z1, second) = before, after
+    region = first.box.union(second.box)
+    share = (index - z0) / (z1 - z0)
+    mask = shape_between(first.within(region), second.within(region), share)
+    shape = Candidate(region, mask, 0.0, 0.0).with_mask(mask)
+    return SliceResult(index, "bridged", shape, is_suspicious=True)
+
+
+def _is_start(given: Prompts | Candidate) -> bool:
+    if isinstance(given, Candidate):
+        return True
+    return given.has_box or bool(given.positive.any())
+
+
+def _checked_range(
+    planes: StackPlanes,
+    prompts: Mapping[int, Prompts | Candidate],
+    within: tuple[int, int] | None,
+) -> tuple[int, int]:
+    first, last = within or (0, planes.n)
+    if not 0 <= first < last <= planes.n:
+        raise InputError(
+            f"slices {first} to {last} of a stack of {planes.n}; count from 0"
+        )
+    outside = sorted(i for i in prompts if not first <= i < last)
+    if outside:
+        raise InputError(
+            f"prompts in slices {outside}; give slices from {first} to {last - 1}"
+        )
+    for i, given in prompts.items():
+        if isinstance(given, Candidate) and not given.area:
+            raise InputError(f"the mask of slice {i} is empty; mark it as an end")
+    return first, last
+
+
+def _key(
+    a: int | None,
+    b: int | None,
+    prompts: Mapping[int, Prompts | Candidate],
+    ends: Collection[int],
+    limits: tuple[int, int],
+) -> tuple[Any, ...]:
+    """Everything that a span depends on."""
+    first = limits[0] if a is None else a
+    last = limits[1] - 1 if b is None else b
+    inside = sorted(i for i in prompts if first <= i <= last)
+    stops = tuple(sorted(i for i in ends if first <= i <= last))
+    return (a, b, first, last, stops, *((i, *_content(prompts[i])) for i in inside))
+
+
+def _content(given: Prompts | Candidate) -> tuple[Any, ...]:
+    if isinstance(given, Candidate):
+        return given.box, given.mask.tobytes()
+    mask = None if given.mask is None else given.mask.tobytes()
+    arrays = (given.points, given.positive, given.boxes)
+    return (*(array.tobytes() for array in arrays), mask)

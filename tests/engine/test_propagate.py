@@ -1,0 +1,248 @@
+"""One object through a stack: exact with a network that knows the truth."""
+
+import numpy as np
+import pytest
+
+from napari_sam.engine.follow import mask_prompt
+from napari_sam.engine.jobs import run
+from napari_sam.engine.propagate import PropagateConfig, Propagation, propagate
+from napari_sam.errors import InputError
+from napari_sam.images import ImageSource
+from napari_sam.masks import Candidate
+from napari_sam.prompts import Prompts
+from napari_sam.tiling import Box, CropGrid
+from tests.engine.oracle import OracleSam, image_of
+
+SHAPE = (32, 32)
+
+
+class StackOracle(OracleSam):
+    """Reads the number of the slice from the blue of the image."""
+
+    def __init__(self, truth):
+        super().__init__(truth[0], scale=4)
+        self.stack = truth
+
+    def encode(self, x):
+        embedding = super().encode(x)
+        blue = x[:, 2, 2, 2] * self.pixel_std[2, 0, 0] + self.pixel_mean[2, 0, 0]
+        embedding[:, 2] = blue.round()[:, None, None]
+        return embedding
+
+    def decode(self, embedding, **prompts):
+        self.truth = self.stack[int(embedding[0, 2, 0, 0])]
+        return super().decode(embedding, **prompts)
+
+
+def stack_image(truth, axes="ZYXS"):
+    image = np.stack([image_of(plane) for plane in truth])
+    image[..., 2] = np.arange(len(truth))[:, None, None]
+    return ImageSource(image, axes)
+
+
+def box_stack(n, *boxes):
+    """Labels of boxes (id, z0, z1, y, x, side), moved by `dx` each slice."""
+    truth = np.zeros((n, *SHAPE), np.uint32)
+    for number, z0, z1, y, x, side, dx in boxes:
+        for z in range(z0, z1):
+            left = x + dx * (z - z0)
+            truth[z, y : y + side, left : left + side] = number
+    return truth
+
+
+def follow(truth, prompts, **options):
+    oracle = StackOracle(truth)
+    return run(propagate(stack_image(truth), oracle, prompts, **options)), oracle
+
+
+def assert_found(found, truth, slices=None):
+    expected = np.flatnonzero(truth.any((1, 2))) if slices is None else slices
+    assert list(found.slices) == list(expected)
+    for z in expected:
+        np.testing.assert_array_equal(found.mask(z, SHAPE), truth[z])
+
+
+def click(y, x):
+    return Prompts(points=[[y, x]])
+
+
+@pytest.mark.parametrize("dx", [0, 2])
+def test_a_click_finds_the_object_in_all_slices(dx):
+    truth = box_stack(9, (1, 1, 8, 10, 6, 8, dx), (2, 0, 9, 22, 20, 6, 0))
+    found, oracle = follow(truth, {3: click(14, 10 + 2 * dx)})
+    assert_found(found, truth == 1)
+    assert found.slices[3].state == "prompted"
+    assert {found.slices[z].state for z in (1, 2, 4, 7)} == {"computed"}
+    up, down = sorted(found.stops, key=lambda stop: -stop.step)
+    assert (up.index, up.step, down.index, down.step) == (8, 1, 0, -1)
+    assert "overlap" in up.reason
+    # a slice costs one call of the decoder; only slices that were asked are encoded
+    assert len(oracle.decoded) == 9
+    assert oracle.n_encoded == 9
+
+
+def test_motion_is_foretold():
+    truth = box_stack(8, (1, 0, 8, 4, 1, 5, 3))
+    still = PropagateConfig(min_overlap=0.2)
+    found, _ = follow(truth, {0: click(6, 3)}, config=still)
+    assert_found(found, truth == 1)
+    assert found.slices[1].overlap < found.slices[2].overlap == 1
+
+
+def test_a_gap_is_bridged_and_marked():
+    truth = box_stack(9, (1, 0, 9, 8, 8, 10, 0))
+    whole = truth.copy()
+    truth[5] = 0
+    found, _ = follow(truth, {2: click(12, 12)})
+    assert_found(found, whole == 1)
+    assert found.slices[5].state == "bridged"
+    assert found.suspicious == [5]
+    none, _ = follow(truth, {2: click(12, 12)}, config=PropagateConfig(max_gap=0))
+    assert_found(none, whole == 1, range(5))
+    assert (5, 1) in [(stop.index, stop.step) for stop in none.stops]
+
+
+def test_two_prompted_slices_meet():
+    truth = box_stack(9, (1, 0, 9, 8, 2, 8, 2))
+    found, _ = follow(truth, {1: click(12, 8), 6: click(12, 18)})
+    assert_found(found, truth == 1)
+    assert found.suspicious == []
+    assert [found.slices[z].agreement for z in (2, 3, 4, 5)] == [1] * 4
+    assert {stop.reason for stop in found.stops} == {"the stack ends"}
+
+
+def test_disagreement_is_flagged():
+    truth = box_stack(7, (1, 0, 7, 2, 2, 8, 0), (2, 0, 7, 20, 20, 8, 0))
+    found, _ = follow(truth, {0: click(5, 5), 6: click(24, 24)})
+    assert found.suspicious == [1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(found.mask(0, SHAPE), truth[0] == 1)
+    np.testing.assert_array_equal(found.mask(6, SHAPE), truth[6] == 2)
+    assert found.slices[3].agreement == 0
+
+
+def test_a_committed_mask_is_obeyed_as_it_is():
+    truth = box_stack(6, (1, 0, 6, 8, 8, 10, 0))
+    mask = np.zeros((5, 6), bool)
+    mask[1:4] = True
+    given = Candidate(Box(10, 10, 15, 16), mask)
+    config = PropagateConfig(max_change=20, min_overlap=0.1)
+    found, _ = follow(truth, {2: given}, config=config)
+    assert found.slices[2].found is given
+    np.testing.assert_array_equal(found.mask(3, SHAPE), truth[3] == 1)
+
+
+def test_marked_ends_are_respected():
+    truth = box_stack(9, (1, 0, 9, 8, 8, 10, 0))
+    found, _ = follow(truth, {4: click(12, 12)}, ends=[1, 7])
+    assert_found(found, truth == 1, range(2, 7))
+    assert {stop.reason for stop in found.stops} == {"marked as the end of the object"}
+    apart, _ = follow(truth, {1: click(12, 12), 7: click(12, 12)}, ends=[4])
+    assert_found(apart, truth == 1, [0, 1, 2, 3, 5, 6, 7, 8])
+
+
+def test_a_negative_point_forbids_masks_that_hold_it():
+    truth = box_stack(6, (1, 0, 6, 8, 8, 10, 0))
+    no = Prompts(points=[[17, 17]], positive=[False])
+    config = PropagateConfig(max_gap=0)
+    found, _ = follow(truth, {0: click(12, 12), 3: no}, config=config)
+    # of the three masks the upper half does not hold the point
+    assert not found.mask(3, SHAPE)[17, 17] if 3 in found.slices else True
+    np.testing.assert_array_equal(found.mask(2, SHAPE), truth[2] == 1)
+
+
+def test_a_correction_runs_only_the_spans_beside_it():
+    truth = box_stack(13, (1, 0, 13, 8, 8, 10, 0))
+    oracle, image = StackOracle(truth), stack_image(truth)
+    prompts = {2: click(12, 12), 6: click(12, 12), 10: click(12, 12)}
+    first = run(propagate(image, oracle, prompts))
+    n = len(oracle.decoded)
+    again = run(propagate(image, oracle, prompts, previous=first))
+    assert len(oracle.decoded) == n
+    assert list(again.slices) == list(first.slices)
+    run(propagate(image, oracle, {**prompts, 8: click(10, 10)}, previous=first))
+    # slices 6, 8, 10 as prompted, 7 and 9 from both sides
+    assert len(oracle.decoded) - n <= 4 + 4
+    assert again.slices[0] is first.slices[0]
+
+
+def test_branches_are_followed_on_request():
+    truth = np.zeros((8, *SHAPE), np.uint32)
+    truth[:4, 10:18, 4:28] = 1
+    truth[4:, 10:18, 4:12] = 2
+    truth[4:, 10:18, 20:28] = 3
+    one, _ = follow(truth, {1: click(14, 16)})
+    config = PropagateConfig(branches=True, min_overlap=0.2)
+    given = {3: Candidate(Box(10, 4, 18, 28), _arms())}
+    both, _ = follow(truth, given, config=config)
+    np.testing.assert_array_equal(one.mask(6, SHAPE), truth[6] == 2)
+    np.testing.assert_array_equal(both.mask(6, SHAPE), truth[6] > 0)
+
+
+def _arms():
+    mask = np.ones((8, 24), bool)
+    mask[:3, 9:15] = False
+    mask[5:, 9:15] = False
+    return mask
+
+
+def test_slices_come_as_they_are_found_and_a_closed_job_stops():
+    truth = box_stack(9, (1, 0, 9, 8, 8, 10, 0))
+    oracle = StackOracle(truth)
+    job = propagate(stack_image(truth), oracle, {4: click(12, 12)})
+    steps = [next(job) for _ in range(4)]
+    assert [step.value.index for step in steps] == [4, 3, 2, 1]
+    assert {step.total for step in steps} == {9}
+    n = len(oracle.decoded)
+    job.close()
+    assert len(oracle.decoded) == n == 4
+
+
+def test_time_is_an_axis_too():
+    truth = box_stack(6, (1, 0, 6, 8, 4, 10, 2))
+    oracle = StackOracle(truth)
+    image = stack_image(truth, "TYXS")
+    found = run(propagate(image, oracle, {0: click(12, 8)}, along="t", within=(0, 4)))
+    assert_found(found, truth == 1, range(4))
+
+
+def test_crops_follow_the_object():
+    """Of a plane of 25 crops, only those are encoded in which the object lies."""
+    truth = np.zeros((10, 120, 120), np.uint32)
+    for z in range(10):
+        truth[z, 20:28, 10 + 6 * z : 20 + 6 * z] = 1
+    oracle = StackOracle(truth)
+    grid = CropGrid((120, 120), size=128, halo=16, scale=4.0)
+    found = run(propagate(stack_image(truth), oracle, {0: click(24, 14)}, grid=grid))
+    assert len(grid) == 25
+    assert list(found.slices) == list(range(10))
+    for z in range(10):
+        np.testing.assert_array_equal(found.mask(z, (120, 120)), truth[z] == 1)
+    assert oracle.n_encoded == 10
+
+
+def test_a_mask_becomes_logits_of_its_crop():
+    crop = CropGrid((32, 32), size=128, halo=16)[0]
+    mask = np.ones((4, 6), bool)
+    mask[0, 0] = False
+    logits = mask_prompt(Candidate(Box(8, 10, 12, 16), mask), crop, 32, 128)
+    expected = np.zeros((32, 32), bool)
+    expected[8:12, 10:16] = mask
+    np.testing.assert_array_equal(logits > 0, expected)
+
+
+def test_input_is_checked():
+    truth = box_stack(4, (1, 0, 4, 8, 8, 10, 0))
+    negative = Prompts(points=[[1, 1]], positive=[False])
+    with pytest.raises(InputError, match="no slice has a positive"):
+        follow(truth, {1: negative})
+    with pytest.raises(InputError, match=r"prompts in slices \[9\]"):
+        follow(truth, {9: click(1, 1)})
+    with pytest.raises(InputError, match="count from 0"):
+        follow(truth, {1: click(1, 1)}, within=(2, 9))
+    with pytest.raises(InputError, match="show nothing"):
+        follow(truth, {1: click(1, 1)})
+    with pytest.raises(InputError, match="'z' or 't'"):
+        follow(truth, {1: click(12, 12)}, along="y")
+    with pytest.raises(InputError, match="share from 0 to 1"):
+        PropagateConfig(min_overlap=2)
+    assert Propagation({}, []).suspicious == []

@@ -75,7 +75,7 @@ class TestContract:
 
     def test_the_key_can_be_read(self, cache):
         entry = cache.entry(KEY, 2, SHAPE)
-        assert entry.key == {"format": 1, "dtype": "float16", **KEY}
+        assert entry.key == {"format": 2, "dtype": "float16", **KEY}
 
     def test_overwriting_replaces(self, cache):
         entry = cache.entry(KEY, 1, SHAPE)
@@ -151,8 +151,8 @@ def test_layout_is_plain_zarr_with_one_chunk_a_crop(tmp_path):
     array = zarr.open_array(tmp_path / "e" / entry.name / "embeddings", mode="r")
     assert array.chunks == (1, *SHAPE)
     np.testing.assert_array_equal(array[2], embedding(5))
-    files = sorted(p.name for p in (tmp_path / "e" / entry.name).rglob("c/**/*"))
-    assert files.count("2") == 2  # the chunk and its seal
+    files = sorted(p.name for p in (tmp_path / "e" / entry.name).rglob("c.*"))
+    assert files == ["c.2.0", "c.2.0.0.0"]  # the seal and the chunk
     attributes = json.loads((tmp_path / "e" / entry.name / "zarr.json").read_text())
     assert attributes["attributes"]["key"]["image"] == "cells"
 
@@ -175,7 +175,7 @@ class TestDamage:
 
     @pytest.fixture
     def chunk(self, folder):
-        return folder / "embeddings" / "c" / "0" / "0" / "0" / "0"
+        return folder / "embeddings" / "c.0.0.0.0"
 
     def entry(self, folder):
         return EmbeddingCache(folder.parent).entry(KEY, 2, SHAPE)
@@ -201,9 +201,10 @@ class TestDamage:
             self.entry(folder).read(0)
 
     def test_a_damaged_seal_hides_only_its_own_crop(self, folder):
-        (folder / "seals" / "c" / "0" / "0").write_bytes(b"nonsense")
-        assert self.entry(folder).done().tolist() == [False, True]
+        (folder / "seals" / "c.0.0").write_bytes(b"nonsense")
         assert self.entry(folder).seal(0) is None
+        assert self.entry(folder).seal(1) == SEAL
+        assert EmbeddingCache(folder.parent).verify() == {folder.name: [0]}
 
     def test_damaged_metadata_names_the_folder(self, folder):
         (folder / "embeddings" / "zarr.json").write_text("{")
@@ -259,17 +260,21 @@ class TestStore:
             time.sleep(0.01)
         assert [info.key["image"] for info in cache.entries()] == ["b", "c"]
 
-    def test_evict_removes_files_of_dead_writers(self, tmp_path):
+    def test_clean_removes_files_of_dead_writers(self, tmp_path):
         cache = EmbeddingCache(tmp_path / "e")
         entry = cache.entry(KEY, 2, SHAPE)
         entry.write(0, embedding(0), SEAL)
-        folder = tmp_path / "e" / entry.name / "embeddings" / "c" / "0" / "0" / "0"
-        old, new = folder / "0.1.partial", folder / "0.2.partial"
+        folder = tmp_path / "e" / entry.name / "embeddings"
+        old, new = folder / "c.0.0.0.1.partial", folder / "c.0.0.0.2.partial"
         old.write_text("torn")
         new.write_text("being written")
+        pack = tmp_path / "e" / entry.name / "packing-1"
+        pack.mkdir()
+        os.utime(pack, (0, 0))
         os.utime(old, (0, 0))
-        cache.evict(10**9)
+        assert cache.clean() == 2
         assert not old.exists()
+        assert not pack.exists()
         assert new.exists()
 
     def test_a_full_disk_is_said_in_words(self, tmp_path, monkeypatch):
@@ -356,4 +361,4 @@ def test_reading_a_crop_reads_one_chunk_and_no_metadata(tmp_path, monkeypatch):
 
     monkeypatch.setattr("zarr.storage._local._get", counted)
     entry.read(3)
-    assert reads == ["embeddings/c/3/0/0/0"]
+    assert reads == ["embeddings/c.3.0.0.0"]

@@ -11,12 +11,21 @@ any time and several may fill one store.
       <hash of the key>/        group; attributes: the key, readable
         embeddings              (n, C, e, e), one chunk a crop, blosc lz4, crc32c
         seals                   (n, 16) uint8, digest of the crop's pixels; 0 = absent
+        skipped                 (n, 16) uint8, the same of crops that are background
+        packed-<number>/        the three again, in shards, once all crops are there
 
-Chunks are not sharded: two writers in one shard lose each other's crops without any
-error. In memory it is the same class on zarr's memory store.
+Loose chunks are not sharded: two writers in one shard lose each other's crops without
+any error. In memory it is the same class on zarr's memory store.
 """
 
-from napari_sam.cache.entry import SEAL_BYTES, CacheEntry
+from napari_sam.cache.entry import SEAL_BYTES, CacheEntry, EntryState
 from napari_sam.cache.store import FORMAT_VERSION, EmbeddingCache, EntryInfo
 
-__all__ = ["FORMAT_VERSION", "SEAL_BYTES", "CacheEntry", "EmbeddingCache", "EntryInfo"]
+__all__ = [
+    "FORMAT_VERSION",
+    "SEAL_BYTES",
+    "CacheEntry",
+    "EmbeddingCache",
+    "EntryInfo",
+    "EntryState",
+]

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +19,26 @@ from zarr.errors import ContainsArrayError
 from zarr.storage import LocalStore, MemoryStore
 
 from napari_sam.cache.entry import CacheEntry, open_entry, require_group, writing
+from napari_sam.cache.files import DiskFiles, MemoryFiles
+from napari_sam.cache.packing import PACKING, pack_entry
 from napari_sam.errors import CacheMismatchError, FormatError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from zarr.core.buffer import Buffer
+
+    from napari_sam.cache.files import Files
+
     StoredType = Literal["float16", "float32"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of the store's layout; another version is refused, not guessed at."""
 
 _KIND = "napari-sam embeddings"
 
-# A writer that still lives renames its file within seconds.
-_ABANDONED_AFTER_S = 3600.0
+# A writer that still lives renames its file within seconds, its pack within minutes.
+_ABANDONED_AFTER_S = 3600.0 * 24
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +53,11 @@ class EntryInfo:
         Hash of the key, and folder in the store.
     key : dict
         What the embeddings depend on.
-    n_crops, n_done : int
-        Crops of the entry, and how many of them are present.
+    n_crops, n_done, n_skipped : int
+        Crops of the entry, how many of them are present, and how many are known as
+        background.
+    is_packed : bool
+        Whether the crops lie in shards.
     stored_bytes : int
         Size on disk, or in memory, after compression.
     used_s : float
@@ -58,6 +68,8 @@ class EntryInfo:
     key: dict[str, Any]
     n_crops: int
     n_done: int
+    n_skipped: int
+    is_packed: bool
     stored_bytes: int
     used_s: float
 
@@ -104,6 +116,10 @@ class EmbeddingCache:
         self.dtype = dtype
         self.limit_bytes = limit_bytes
         self._used_s: dict[str, float] = {}
+        self._memory: dict[str, Buffer] = {}
+        self._files: Files = (
+            MemoryFiles(self._memory) if self.path is None else DiskFiles(self.path)
+        )
         self._root = self._open_root()
 
     def entry(
@@ -138,7 +154,9 @@ class EmbeddingCache:
         if self.limit_bytes is not None and name not in self._root:
             expected = n_crops * int(np.prod(shape)) * np.dtype(self.dtype).itemsize
             self.evict(max(0, self.limit_bytes - expected))
-        entry = open_entry(self._root, name, json.loads(text), (n_crops, *shape))
+        entry = open_entry(
+            self._root, self._files, name, json.loads(text), (n_crops, *shape)
+        )
         self._touch(name)
         return entry
 
@@ -149,19 +167,21 @@ class EmbeddingCache:
         it, is left out; it is completed when its key is asked for again.
         """
         infos = []
-        for name, group in self._root.groups():
-            if "key" in group.attrs and "embeddings" in group and "seals" in group:
-                entry = CacheEntry(group)
-                infos.append(
-                    EntryInfo(
-                        name=name,
-                        key=entry.key,
-                        n_crops=entry.n_crops,
-                        n_done=int(entry.done().sum()),
-                        stored_bytes=entry.stored_bytes,
-                        used_s=self._last_use(name),
-                    )
+        for name in self._root:
+            if (entry := self._complete(name)) is None:
+                continue
+            infos.append(
+                EntryInfo(
+                    name=name,
+                    key=entry.key,
+                    n_crops=entry.n_crops,
+                    n_done=int(entry.done().sum()),
+                    n_skipped=int(entry.skipped().sum()),
+                    is_packed=entry.is_packed,
+                    stored_bytes=entry.stored_bytes,
+                    used_s=self._last_use(name),
                 )
+            )
         return sorted(infos, key=lambda info: (info.used_s, info.name))
 
     def evict(self, limit_bytes: int) -> list[str]:
@@ -177,21 +197,45 @@ class EmbeddingCache:
         list of str
             Names of the entries that were removed.
         """
-        self._remove_abandoned_files()
         infos = self.entries()
         total = sum(info.stored_bytes for info in infos)
         removed: list[str] = []
         for info in infos:
             if total <= limit_bytes:
                 break
-            del self._root[info.name]
-            logger.info("removed embeddings %s (%d bytes)", info.name, total)
+            self.remove(info.name)
             total -= info.stored_bytes
             removed.append(info.name)
         return removed
 
-    def verify(self) -> dict[str, list[int]]:
+    def remove(self, name: str) -> None:
+        """Remove an entry.
+
+        Parameters
+        ----------
+        name : str
+            From `entries`.
+
+        Raises
+        ------
+        InputError
+            If there is no such entry.
+        FileError
+            If it cannot be removed.
+        """
+        if name not in self._root:
+            raise InputError(f"no stored embeddings {name!r} in {self.path}")
+        with writing(name):
+            del self._root[name]
+        logger.info("removed embeddings %s", name)
+
+    def verify(self, *, repair: bool = False) -> dict[str, list[int]]:
         """Read every crop that counts as present.
+
+        Parameters
+        ----------
+        repair : bool, default False
+            Make damaged crops count as missing, so that `embed` encodes them again.
 
         Returns
         -------
@@ -199,17 +243,82 @@ class EmbeddingCache:
             For each entry with damage its name and the crops that cannot be read.
         """
         damaged: dict[str, list[int]] = {}
-        for info in self.entries():
-            entry = CacheEntry(cast("zarr.Group", self._root[info.name]))
+        for name in self._root:
+            if (entry := self._complete(name)) is None:
+                continue
             for index in np.flatnonzero(entry.done()).tolist():
                 try:
+                    if entry.seal(index) is None:
+                        raise CacheMismatchError(f"the seal of crop {index} is damaged")
                     entry.read(index)
-                except CacheMismatchError:
-                    damaged.setdefault(info.name, []).append(index)
+                except CacheMismatchError as error:
+                    logger.info("%s", error)
+                    damaged.setdefault(name, []).append(index)
+                    if repair:
+                        entry.forget(index)
         return damaged
 
+    def pack(self, name: str) -> bool:
+        """Move the crops of a complete entry into few large files.
+
+        Crops are read as before. A crop written later lies beside the pack; packing
+        again takes it in.
+
+        Parameters
+        ----------
+        name : str
+            From `entries`.
+
+        Returns
+        -------
+        bool
+            False if the entry is packed already.
+
+        Raises
+        ------
+        InputError
+            If crops are missing, the entry does not exist, or the store is in memory.
+        CacheMismatchError
+            If a crop is damaged; nothing is changed then.
+        FileError
+            If the store cannot be written.
+        """
+        if self.path is None:
+            raise InputError("a store in memory has no files; there is nothing to pack")
+        if name not in self._root or (entry := self._complete(name)) is None:
+            raise InputError(f"no stored embeddings {name!r} in {self.path}")
+        return pack_entry(entry, self.path / name)
+
+    def clean(self) -> int:
+        """Remove what killed processes left behind; return how many files or folders.
+
+        What is younger than a day may still be written, and stays.
+        """
+        if self.path is None:
+            return 0
+        n_removed = 0
+        leftovers = [*self.path.rglob("*.partial"), *self.path.glob(f"*/{PACKING}*")]
+        for path in leftovers:
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    n_removed += 1
+        return n_removed
+
+    def _complete(self, name: str) -> CacheEntry | None:
+        """Return an entry; None if its maker was killed while making it."""
+        try:
+            group = self._root[name]
+            if isinstance(group, zarr.Group) and "key" in group.attrs:
+                return CacheEntry(group, self._files)
+        except KeyError:
+            pass
+        except ValueError as error:
+            logger.warning("the stored embeddings %s are damaged (%s)", name, error)
+        return None
+
     def _open_root(self) -> zarr.Group:
-        store: LocalStore | MemoryStore = MemoryStore()
+        store: LocalStore | MemoryStore = MemoryStore(self._memory)
         if self.path is not None:
             if not _may_hold_a_store(self.path):
                 raise FormatError(
@@ -247,15 +356,6 @@ class EmbeddingCache:
         if self.path is None:
             return self._used_s[name]
         return (self.path / name / "zarr.json").stat().st_mtime
-
-    def _remove_abandoned_files(self) -> None:
-        """Remove what killed writers left behind before they could rename it."""
-        if self.path is None:
-            return
-        for part in self.path.rglob("*.partial"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - part.stat().st_mtime > _ABANDONED_AFTER_S:
-                    part.unlink()
 
 
 def _may_hold_a_store(path: Path) -> bool:

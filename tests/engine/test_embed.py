@@ -252,7 +252,7 @@ def test_a_damaged_crop_is_reported_and_encoded_again(
     tiny_sam, plane, encoded, tmp_path
 ):
     first = run(embed(plane, tiny_sam, cache=EmbeddingCache(tmp_path / "e")))
-    (chunk,) = tmp_path.glob("e/*/embeddings/c/4/0/0/0")
+    (chunk,) = tmp_path.glob("e/*/embeddings/c.4.0.0.0")
     chunk.write_bytes(b"\0" * 100)
     again = open_plane(plane, tiny_sam, cache=EmbeddingCache(tmp_path / "e"))
     crop = again.grid[4]
@@ -278,8 +278,8 @@ def test_a_click_on_a_stored_crop_reads_one_chunk(
     crop = embedding.grid[4]
     embedding.of(crop)
     assert [path.partition(f"{entry.name}/")[2] for path in reads] == [
-        "seals/c/4/0",
-        "embeddings/c/4/0/0/0",
+        "seals/c.4.0",
+        "embeddings/c.4.0.0.0",
     ]
     embedding.of(crop)
     assert len(reads) == 2

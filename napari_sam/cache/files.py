@@ -1,0 +1,100 @@
+"""What zarr does not offer: listing, measuring and removing chunks without opening them.
+
+Which crops are present is then one listing of a folder; asking zarr for the content
+of each seal took 9 s for 12,000 crops.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zarr.core.buffer import Buffer
+
+
+class Files(Protocol):
+    """The files of a store; a folder is a path with ``/``, relative to the store."""
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return names and bytes of the files right in a folder; {} if it is none."""
+
+    def folders(self, folder: str) -> set[str]:
+        """Return the names of the folders right in a folder."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is not there is no fault."""
+
+
+class DiskFiles:
+    """Files in a folder on disk.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the store.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return names and bytes of the files right in a folder; {} if it is none."""
+        sizes: dict[str, int] = {}
+        try:
+            with os.scandir(self.root / folder) as found:
+                for each in found:
+                    try:
+                        if each.is_file():
+                            sizes[each.name] = each.stat().st_size
+                    except FileNotFoundError:
+                        continue  # renamed or removed by another process meanwhile
+        except FileNotFoundError:
+            return {}
+        return sizes
+
+    def folders(self, folder: str) -> set[str]:
+        """Return the names of the folders right in a folder."""
+        with os.scandir(self.root / folder) as found:
+            return {each.name for each in found if each.is_dir()}
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is not there is no fault."""
+        (self.root / path).unlink(missing_ok=True)
+
+
+class MemoryFiles:
+    """Files that are entries of a dictionary.
+
+    Parameters
+    ----------
+    contents : dict
+        What zarr's memory store keeps, by path.
+    """
+
+    def __init__(self, contents: dict[str, Buffer]) -> None:
+        self.contents = contents
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return names and bytes of the files right in a folder; {} if it is none."""
+        sizes = {}
+        for path, content in self.contents.copy().items():
+            parent, _, name = path.rpartition("/")
+            if parent == folder:
+                sizes[name] = len(content)
+        return sizes
+
+    def folders(self, folder: str) -> set[str]:
+        """Return the names of the folders right in a folder."""
+        below = (
+            path.removeprefix(f"{folder}/")
+            for path in self.contents.copy()
+            if path.startswith(f"{folder}/")
+        )
+        return {path.partition("/")[0] for path in below if "/" in path}
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is not there is no fault."""
+        self.contents.pop(path, None)

@@ -35,6 +35,11 @@ def settings_file() -> Path:
     return platformdirs.user_config_path(_APP, appauthor=False) / "settings.toml"
 
 
+def autosave_dir() -> Path:
+    """Return where the plugin saves sessions by itself; the folder need not exist."""
+    return _data_path() / "autosave"
+
+
 class Settings(BaseSettings):
     """What a user may set; each field is also ``NAPARI_SAM_<NAME>``.
 

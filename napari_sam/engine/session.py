@@ -40,6 +40,7 @@ from napari_sam.errors import InputError
 from napari_sam.labels import (
     LabelEdit,
     LabelTarget,
+    PlaneIndex,
     covered,
     painted,
 )
@@ -118,11 +119,12 @@ class Session:
         self.masks: tuple[ShownMask, ...] = ()
         self._view = view
         self._labels = labels
-        self._drafts: dict[object, Draft] = {}
+        self._drafts: dict[tuple[object, PlaneIndex], Draft] = {}
         self._generation = 0
         self._answer: PredictResult | None = None
         self._asked: Draft | None = None  # the draft that the answer belongs to
         self._choice: int | None = None
+        self._open_questions = False
 
     @property
     def view(self) -> PlaneView | None:
@@ -141,15 +143,39 @@ class Session:
             return Draft()
         return self._drafts.get(self._view.place, Draft())
 
-    @property
-    def drafts(self) -> Mapping[object, Draft]:
-        """The prompts of all planes, by `PlaneView.place`."""
-        return self._drafts
+    def drafts_by_plane(self) -> dict[PlaneIndex, Draft]:
+        """Return the prompts of all planes of the image that are not committed yet."""
+        if self._view is None:
+            return {}
+        key = self._view.image_key
+        return {index: each for (of, index), each in self._drafts.items() if of == key}
+
+    def restore(
+        self,
+        drafts: Mapping[PlaneIndex, Draft],
+        records: Mapping[int, ObjectRecord],
+    ) -> None:
+        """Go on with what was saved; the history begins anew.
+
+        Raises
+        ------
+        InputError
+            If there is no image.
+        """
+        if self._view is None:
+            raise InputError("no image to go on with; open the image first")
+        key = self._view.image_key
+        self._drafts = {(key, index): each for index, each in drafts.items()}
+        self.records = dict(records)
+        self.history = History()
+        self.history_changed.emit()
+        self.records_changed.emit()
+        self.set_view(self._view)
 
     @property
     def is_waiting(self) -> bool:
         """Whether an answer is still to come."""
-        return self._answer is None and bool(self._questions())
+        return self._answer is None and self._open_questions
 
     def set_view(self, view: PlaneView | None) -> None:
         """Look at another plane, or at the same one with another intensity.
@@ -249,6 +275,7 @@ class Session:
         self._generation += 1
         self._answer, self._asked, self._choice = None, None, None
         questions = self._questions()
+        self._open_questions = bool(questions)
         if not questions or self._view is None:
             self._show()
             return
@@ -268,6 +295,7 @@ class Session:
             self.ask()
             return
         self._generation += 1
+        self._answer, self._open_questions = None, True
         questions = (Question(Prompts(points=[point])),)
         self.request.emit(PredictRequest(self._generation, self._view, questions))
 
@@ -457,8 +485,11 @@ class Session:
         after: Draft,
     ) -> None:
         view, labels = self._ready()
-        labels.write(edits)
-        step = Step(what, view, self.draft, after, labels, tuple(edits), tuple(records))
+        if edits:
+            labels.write(edits)
+        # a step without pixels, such as a verdict of a review, concerns no layer
+        target = labels if edits else None
+        step = Step(what, view, self.draft, after, target, tuple(edits), tuple(records))
         self._push(step)
         self._set_records((n, new) for n, _, new in records)
         if after is not self.draft:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+# A line along a ragged border cuts off crumbs; below this share of the object they
+# stay with their neighbour (ours).
+_SLIVER = 0.02
+
 
 def painted(
     labels: NDArray[np.uint32],
@@ -161,9 +165,8 @@ def split_by_line(
     """
     mask = labels == object_id
     cut = mask & ~line_pixels(line, labels.shape)
-    parts, n_parts = ndimage.label(cut)  # sides only: a diagonal line must part
-    whole = ndimage.label(mask)[1]
-    if n_parts <= whole:
+    parts, n_parts = _large_parts(cut, _SLIVER * np.count_nonzero(mask))
+    if n_parts <= _large_parts(mask, _SLIVER * np.count_nonzero(mask))[1]:
         raise InputError(
             f"the line does not cut object {object_id}; draw it from one side of the "
             "object to the other"
@@ -262,6 +265,17 @@ def central_point(mask: NDArray[np.bool_]) -> tuple[int, int]:
     depth = ndimage.distance_transform_edt(_framed(mask))[1:-1, 1:-1]
     y, x = np.unravel_index(int(depth.argmax()), mask.shape)
     return int(y), int(x)
+
+
+def _large_parts(mask: NDArray[np.bool_], area: float) -> tuple[NDArray[np.int64], int]:
+    """Number the parts of at least an area; sides connect, corners do not."""
+    parts, _ = ndimage.label(mask)
+    sizes = np.bincount(parts.ravel())
+    large = sizes >= area
+    large[0] = False
+    numbers = np.where(large, np.cumsum(large), 0)
+    found: NDArray[np.int64] = numbers[parts]
+    return found, int(np.count_nonzero(large))
 
 
 def _framed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

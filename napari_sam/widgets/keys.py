@@ -64,7 +64,10 @@ KEYS = (
     Key("answer_1", "", "1", "first answer to an ambiguous click"),
     Key("answer_2", "", "2", "second answer"),
     Key("answer_3", "", "3", "third answer"),
-    Key("merge", "U", "", "unite the object under the mouse with the one kept last"),
+    Key("split", "Y", "", "split the object under the mouse at points or a line"),
+    Key(
+        "merge", "U", "", "unite the object under the mouse with the one chosen before"
+    ),
     Key("delete", "Q", "", "delete the object under the mouse"),
     Key("undo", "", "Control-Z", "undo the last step, whatever it was"),
     Key("redo", "", "Control-Shift-Z", "make it again"),

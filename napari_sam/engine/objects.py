@@ -1,0 +1,168 @@
+"""What can be done to committed objects of the plane: each one step to be undone."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from napari_sam.errors import InputError
+from napari_sam.labels import (
+    LabelEdit,
+    filled,
+    merged,
+    smoothed,
+    split_at_points,
+    split_by_line,
+    without,
+    without_islands,
+)
+from napari_sam.tiling import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_sam.engine.records import ObjectRecord
+    from napari_sam.engine.session import Session
+
+Repair: TypeAlias = Literal["smooth", "fill", "islands"]
+
+_MARGIN = 8  # pixels around an object that smoothing may reach (4 sigma)
+_MOST_PARTS = 16  # of an object that a line cuts; more are a slip of the hand
+_REPAIRS: dict[Repair, tuple[str, Callable[..., NDArray[np.uint32]]]] = {
+    "smooth": ("smooth", smoothed),
+    "fill": ("fill the holes of", filled),
+    "islands": ("remove the islands of", without_islands),
+}
+
+
+def delete(session: Session, ids: Sequence[int]) -> None:
+    """Delete objects of the plane.
+
+    Raises
+    ------
+    InputError
+        If the plane has none of them.
+    """
+    box = _box(session, ids)
+    _edit(session, f"delete {_named(ids)}", box, lambda x: without(x, ids), ids)
+
+
+def merge(session: Session, ids: Sequence[int]) -> int:
+    """Unite objects of the plane; the first id stays.
+
+    Returns
+    -------
+    int
+        Id of the united object.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two, or one is not on the plane.
+    """
+    unique = list(dict.fromkeys(ids))
+    if len(unique) < 2:
+        raise InputError("one object alone cannot be united; choose two or more")
+    for each in unique:
+        _box(session, [each])
+    box = _box(session, unique)
+    into = unique[0]
+    change = f"merge {_named(unique)}"
+    _edit(session, change, box, lambda x: merged(x, unique, into), unique[1:])
+    return into
+
+
+def split(session: Session, object_id: int) -> None:
+    """Split an object at the positive points of the draft, or along its lines.
+
+    The prompts have served then and are dropped.
+
+    Raises
+    ------
+    InputError
+        If they do not part the object.
+    """
+    box = _box(session, [object_id])
+    labels, draft = session.labels, session.draft
+    if labels is None:
+        return
+    lines = [each for each in draft.shapes if each.kind == "line"]
+    corner = (box.y0, box.x0)
+    if lines:
+        fresh = labels.fresh_ids(_MOST_PARTS - 1)
+
+        def change(region: NDArray[np.uint32]) -> NDArray[np.uint32]:
+            return split_by_line(region, object_id, lines[0].corners - corner, fresh)
+
+    else:
+        points = draft.points[draft.positive] - corner
+        fresh = labels.fresh_ids(max(0, len(points) - 1))
+
+        def change(region: NDArray[np.uint32]) -> NDArray[np.uint32]:
+            return split_at_points(region, object_id, points, fresh)
+
+    _edit(session, f"split object {object_id}", box, change)
+    session.reject()
+
+
+def repair(session: Session, object_id: int, how: Repair) -> bool:
+    """Smooth an object, fill its holes or remove its islands.
+
+    Returns
+    -------
+    bool
+        False if there was nothing to change.
+    """
+    box = _box(session, [object_id])
+    view = session.view
+    if view is None:
+        return False
+    wide = Box(
+        max(0, box.y0 - _MARGIN),
+        max(0, box.x0 - _MARGIN),
+        box.y1 + _MARGIN,
+        box.x1 + _MARGIN,
+    ).clip(view.shape)
+    words, change = _REPAIRS[how]
+    what = f"{words} object {object_id}"
+    return _edit(session, what, wide, lambda x: change(x, object_id))
+
+
+def _edit(
+    session: Session,
+    what: str,
+    box: Box,
+    change: Callable[[NDArray[np.uint32]], NDArray[np.uint32]],
+    gone: Sequence[int] = (),
+) -> bool:
+    view, labels = session.view, session.labels
+    if view is None or labels is None:
+        return False
+    before = labels.read(view.index, box)
+    edit = LabelEdit(view.index, box, before, change(before))
+    if not edit.n_changed:
+        return False
+    records: list[tuple[int, ObjectRecord | None]] = [
+        (each, None) for each in gone if each in session.records
+    ]
+    session.edit_labels(what, [edit], records)
+    return True
+
+
+def _box(session: Session, ids: Sequence[int]) -> Box:
+    view, labels = session.view, session.labels
+    if view is None or labels is None:
+        raise InputError("there are no objects yet; keep one first")
+    boxes = [labels.box_of(view.index, each) for each in ids]
+    found = [box for box in boxes if box is not None]
+    if not found:
+        raise InputError(f"no {_named(ids)} on this plane; choose another")
+    return reduce(Box.union, found)
+
+
+def _named(ids: Sequence[int]) -> str:
+    noun = "object" if len(ids) == 1 else "objects"
+    return f"{noun} {', '.join(map(str, ids))}"

@@ -1,0 +1,269 @@
+"""A session as a folder, so that work continues tomorrow exactly where it ended.
+
+    session.json       image, plane, settings, prompts that are not committed yet
+    drafts.npz         the masks and logits that these prompts began with
+    objects.json       how each object was made
+    prompts.csv        points and boxes of all objects, for other programs
+
+Label pixels are saved by whoever holds them; ``session.json`` names their file.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from napari_sam.engine.draft import Draft, Feedback, PlaneMask, Shape
+from napari_sam.engine.records import DrawnShape, read_records, write_records
+from napari_sam.errors import FileError, FormatError, InputError, MissingFileError
+from napari_sam.prompts.prompt import Prompts
+from napari_sam.prompts.table import write_prompts
+from napari_sam.tiling import Box, Crop
+from napari_sam.writers.atomic import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from napari_sam.engine.records import ObjectRecord
+    from napari_sam.engine.session import Session
+    from napari_sam.labels import PlaneIndex
+
+SESSION, DRAFTS, OBJECTS, PROMPTS = (
+    "session.json",
+    "drafts.npz",
+    "objects.json",
+    "prompts.csv",
+)
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class SavedDraft(BaseModel):
+    """Prompts of one plane that were not committed; arrays lie in ``drafts.npz``.
+
+    Parameters
+    ----------
+    index : tuple of int or None
+        The plane.
+    points, positive, shapes, object_id
+        As in `Draft`.
+    start : tuple of int, optional
+        Box of the mask of the object that was opened again.
+    crop : dict, optional
+        The crop that the logits fed back speak of.
+    """
+
+    model_config = _FROZEN
+
+    index: tuple[int | None, ...]
+    points: tuple[tuple[float, float], ...] = ()
+    positive: tuple[bool, ...] = ()
+    shapes: tuple[DrawnShape, ...] = ()
+    object_id: int | None = None
+    start: tuple[int, int, int, int] | None = None
+    crop: dict[str, Any] | None = None
+
+
+class SavedSession(BaseModel):
+    """What ``session.json`` holds.
+
+    Parameters
+    ----------
+    image : str
+        Name of the image.
+    labels : str, optional
+        File of the label pixels, relative to the folder.
+    index : tuple of int or None
+        The plane that was looked at.
+    model : str, optional
+        Name of the weights.
+    on_overlap : str
+        As in `SessionState`.
+    drafts : tuple of SavedDraft
+    """
+
+    model_config = _FROZEN
+
+    format: Literal["napari-sam session"] = "napari-sam session"
+    version: Literal[1] = 1
+    image: str
+    labels: str | None = None
+    index: tuple[int | None, ...]
+    model: str | None = None
+    on_overlap: Literal["keep", "overwrite", "ask"] = "keep"
+    drafts: tuple[SavedDraft, ...] = ()
+
+
+class Snapshot:
+    """A session at one moment; made in its thread, written in any.
+
+    Parameters
+    ----------
+    session : Session
+    labels : str, optional
+        File of the label pixels, relative to the folder.
+    model : str, optional
+        Name of the weights.
+
+    Raises
+    ------
+    InputError
+        If the session has no image.
+    """
+
+    def __init__(
+        self, session: Session, *, labels: str | None = None, model: str | None = None
+    ) -> None:
+        view = session.view
+        if view is None:
+            raise InputError("a session without an image; open an image first")
+        drafts: dict[PlaneIndex, Draft] = session.drafts_by_plane()
+        self._arrays: dict[str, Any] = {}
+        for number, draft in enumerate(drafts.values()):
+            if draft.start is not None:
+                self._arrays[f"mask_{number}"] = draft.start.mask
+            if draft.feedback is not None:
+                self._arrays[f"logits_{number}"] = draft.feedback.logits
+        self._records = dict(session.records)
+        self._saved = SavedSession(
+            image=view.source.name,
+            labels=labels,
+            index=view.index,
+            model=model,
+            on_overlap=session.state.on_overlap,
+            drafts=tuple(_saved(index, draft) for index, draft in drafts.items()),
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the files; ``session.json`` comes last, so that it is never alone.
+
+        Raises
+        ------
+        FileError
+            If the folder cannot be written to.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(
+                error.errno, f"cannot make the folder, {error.strerror}", str(folder)
+            ) from error
+        with atomic(folder / DRAFTS, overwrite=True) as part, part.open("wb") as file:
+            np.savez_compressed(file, **self._arrays)
+        write_records(self._records.values(), folder / OBJECTS)
+        with atomic(folder / PROMPTS, overwrite=True) as part:
+            write_prompts(_prompts(self._records), part)
+        with atomic(folder / SESSION, overwrite=True) as part:
+            part.write_text(self._saved.model_dump_json(indent=1), encoding="utf-8")
+
+
+def read_session(
+    folder: Path,
+) -> tuple[SavedSession, dict[PlaneIndex, Draft], dict[int, ObjectRecord]]:
+    """Read what `Snapshot.write` wrote.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    saved : SavedSession
+    drafts : dict
+        By plane.
+    records : dict of int to ObjectRecord
+        By object id.
+
+    Raises
+    ------
+    MissingFileError
+        If the folder holds no session.
+    FormatError
+        If a file is damaged.
+    """
+    path = folder / SESSION
+    try:
+        saved = SavedSession.model_validate(json.loads(path.read_text("utf-8")))
+        with np.load(folder / DRAFTS, allow_pickle=False) as arrays:
+            drafts = {
+                each.index: _draft(each, number, arrays)
+                for number, each in enumerate(saved.drafts)
+            }
+    except FileNotFoundError as error:
+        raise MissingFileError(
+            error.errno, "no saved session; choose its folder", str(folder)
+        ) from error
+    except OSError as error:
+        raise FileError(
+            error.errno, f"cannot read, {error.strerror}", str(folder)
+        ) from error
+    except (ValidationError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        first = str(error).partition("\n")[0]
+        raise FormatError(f"{path} is no saved session: {first}") from error
+    return saved, drafts, read_records(folder / OBJECTS)
+
+
+def _saved(index: PlaneIndex, draft: Draft) -> SavedDraft:
+    start, feedback = draft.start, draft.feedback
+    return SavedDraft(
+        index=index,
+        points=tuple((y, x) for y, x in draft.points.tolist()),
+        positive=tuple(draft.positive.tolist()),
+        shapes=tuple(
+            DrawnShape(
+                kind=s.kind, corners=tuple((y, x) for y, x in s.corners.tolist())
+            )
+            for s in draft.shapes
+        ),
+        object_id=draft.object_id,
+        start=None
+        if start is None
+        else (start.box.y0, start.box.x0, start.box.y1, start.box.x1),
+        crop=None if feedback is None else asdict(feedback.crop),
+    )
+
+
+def _draft(saved: SavedDraft, number: int, arrays: Mapping[str, Any]) -> Draft:
+    start = feedback = None
+    if saved.start is not None:
+        start = PlaneMask(Box(*saved.start), arrays[f"mask_{number}"])
+    if saved.crop is not None:
+        crop = saved.crop
+        place = Crop(
+            crop["index"],
+            crop["row"],
+            crop["col"],
+            Box(**crop["box"]),
+            Box(**crop["core"]),
+            tuple(crop["input_shape"]),
+        )
+        feedback = Feedback(arrays[f"logits_{number}"], place)
+    return Draft(
+        np.array(saved.points, np.float32).reshape(-1, 2),
+        np.array(saved.positive, bool),
+        tuple(Shape(s.kind, np.array(s.corners, np.float32)) for s in saved.shapes),
+        saved.object_id,
+        start,
+        feedback,
+    )
+
+
+def _prompts(records: Mapping[int, ObjectRecord]) -> list[Prompts]:
+    """Return the points and boxes of the objects that have any."""
+    found = []
+    for number, record in sorted(records.items()):
+        boxes = [s.corners for s in record.shapes if s.kind == "box"]
+        edges = None
+        if boxes:
+            corners = np.array(boxes[0])
+            edges = [*(corners.min(0) + 0.5), *(corners.max(0) + 0.5)]
+        if record.points or boxes:
+            signs = record.positive
+            found.append(Prompts(record.points, signs, edges, object_id=number))
+    return found

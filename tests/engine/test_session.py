@@ -1,0 +1,376 @@
+"""A whole annotation without a window: clicks, answers, commits, undo."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from napari_sam.engine import objects
+from napari_sam.engine.draft import Shape
+from napari_sam.engine.planes import Planes
+from napari_sam.engine.request import PlaneView
+from napari_sam.engine.saved_session import Snapshot, read_session
+from napari_sam.engine.session import Session
+from napari_sam.errors import FormatError, InputError, MissingFileError
+from napari_sam.images import ImageSource
+from napari_sam.labels import ArrayLabels
+from napari_sam.prompts import read_prompts
+from tests.engine.discs import DiscPlanes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_sam.engine.request import PredictRequest
+    from napari_sam.model import Sam
+
+Cells = "tuple[NDArray[np.uint8], NDArray[np.uint32]]"
+
+
+class Desk:
+    """A session with labels, and a network that answers at once or when told."""
+
+    def __init__(self, image: NDArray[np.uint8], truth: NDArray[np.uint32]) -> None:
+        self.truth = truth
+        self.labels = np.zeros(truth.shape, np.uint32)
+        self.planes = DiscPlanes(truth)
+        self.view = PlaneView(ImageSource(image))
+        self.session = Session(self.view, ArrayLabels(self.labels))
+        self.waiting: list[PredictRequest] = []
+        self.is_prompt = True
+        self.session.request.connect(self._requested)
+
+    def _requested(self, request: PredictRequest) -> None:
+        self.waiting.append(request)
+        if self.is_prompt:
+            self.answer()
+
+    def answer(self) -> list[bool]:
+        requests, self.waiting = self.waiting, []
+        return [self.session.receive(self.planes.answer(each)) for each in requests]
+
+    def click(self, *points: tuple[float, float], positive: object = None) -> None:
+        signs = [True] * len(points) if positive is None else positive
+        self.session.set_points(points, signs)
+
+    def shown(self) -> NDArray[np.bool_]:
+        plane = np.zeros(self.truth.shape, bool)
+        for each in self.session.masks:
+            plane[each.box.slices] |= each.mask
+        return plane
+
+
+@pytest.fixture
+def desk(cells: tuple[NDArray[np.uint8], NDArray[np.uint32]]) -> Desk:
+    return Desk(*cells)
+
+
+def test_a_click_shows_the_best_answer_and_commit_writes_it(desk: Desk) -> None:
+    desk.click((24, 60))
+    np.testing.assert_array_equal(desk.shown(), desk.truth == 2)
+    assert not desk.labels.any()  # nothing is written before it is kept
+    assert desk.session.commit() == [1]
+    np.testing.assert_array_equal(desk.labels, desk.truth == 2)
+    assert desk.session.draft.is_empty
+    assert not desk.session.masks
+
+
+def test_the_three_answers_can_be_chosen(desk: Desk) -> None:
+    desk.click((24, 60))
+    chosen = []
+    for answer in range(3):
+        desk.session.choose(answer)
+        chosen.append(desk.shown())
+        assert desk.session.masks[0].answer == answer
+    np.testing.assert_array_equal(chosen[2], desk.truth > 0)
+    assert chosen[0].sum() < chosen[1].sum() < chosen[2].sum()
+    desk.session.choose(7)  # there is none
+    assert desk.session.masks[0].answer == 2
+    desk.session.commit()
+    np.testing.assert_array_equal(desk.labels > 0, desk.truth > 0)
+
+
+def test_a_stale_answer_is_dropped(desk: Desk) -> None:
+    desk.is_prompt = False
+    desk.click((20, 20))
+    desk.click((24, 60))
+    assert desk.session.is_waiting
+    assert desk.answer() == [False, True]
+    np.testing.assert_array_equal(desk.shown(), desk.truth == 2)
+    desk.click((20, 20))
+    desk.session.reject()
+    assert desk.answer() == [False]
+    assert not desk.session.masks
+    assert desk.session.commit() == []
+
+
+def test_added_points_refine_the_chosen_answer_and_moved_ones_do_not(
+    desk: Desk,
+) -> None:
+    desk.click((24, 60))
+    desk.click((24, 60), (26, 62))
+    (question,) = desk.planes.requests[-1].questions
+    assert question.feedback is not None
+    assert (question.feedback.logits == 1).all()  # answer to one point
+    desk.click((24, 60), (25, 66))  # the second point was dragged
+    assert desk.planes.requests[-1].questions[0].feedback is None
+
+
+def test_logits_never_leak_into_the_next_object(desk: Desk) -> None:
+    desk.click((24, 60))
+    desk.click((24, 60), (26, 62))
+    desk.session.commit()
+    desk.click((20, 20))
+    assert desk.planes.requests[-1].questions[0].feedback is None
+    desk.session.reject()
+    desk.click((60, 30), (61, 31))
+    assert desk.planes.requests[-1].questions[0].feedback is None
+
+
+def test_many_boxes_are_many_objects_in_one_request(desk: Desk) -> None:
+    boxes = [(8, 8, 33, 33), (48, 16, 74, 44), (48, 66, 84, 102)]
+    desk.session.set_shapes([Shape.of_box(box) for box in boxes])
+    assert len(desk.planes.requests) == 1
+    assert desk.session.commit() == [1, 2, 3]
+    for object_id, true_id in [(1, 1), (2, 3), (3, 4)]:
+        np.testing.assert_array_equal(desk.labels == object_id, desk.truth == true_id)
+    assert desk.session.undo() == "commit objects 1, 2, 3"
+    assert not desk.labels.any()
+    assert len(desk.session.draft.shapes) == 3
+
+
+def test_points_belong_to_the_box_that_holds_them(desk: Desk) -> None:
+    desk.session.set_shapes(
+        [Shape.of_box((8, 8, 33, 33)), Shape.of_box((0, 40, 60, 80))]
+    )
+    desk.click((20, 21), (30, 60), (60, 3), positive=[True, False, True])
+    first, second = desk.planes.requests[-1].questions
+    np.testing.assert_array_equal(first.prompts.points, [[20, 21], [60, 3]])
+    np.testing.assert_array_equal(second.prompts.points, [[30, 60]])
+    assert second.prompts.positive.tolist() == [False]
+
+
+def test_committed_objects_are_protected_unless_told_otherwise(desk: Desk) -> None:
+    desk.labels[desk.truth == 2] = 9
+    desk.session.set_labels(ArrayLabels(desk.labels))
+    desk.click((24, 60))
+    n_pixels = int((desk.truth == 2).sum())
+    assert desk.session.overlap() == {9: n_pixels}
+    with pytest.raises(InputError, match="no pixel"):
+        desk.session.commit()
+    assert set(np.unique(desk.labels)) == {0, 9}
+    desk.session.choose(2)
+    assert desk.session.commit() == [10]
+    assert (desk.labels[desk.truth == 2] == 9).all()
+    desk.session.undo()
+    assert desk.session.commit(overwrite=True) == [11]  # no id is used twice
+    assert (desk.labels[desk.truth == 2] == 11).all()
+    desk.session.undo()
+    assert (desk.labels[desk.truth == 2] == 9).all()
+
+
+def test_undo_and_redo_go_through_everything(desk: Desk) -> None:
+    states: list[tuple[int, int, bytes]] = []
+
+    def note() -> None:
+        draft = desk.session.draft
+        states.append((len(draft.points), len(draft.shapes), desk.labels.tobytes()))
+
+    actions = [
+        lambda: desk.click((24, 60)),
+        lambda: desk.click((24, 60), (26, 62)),
+        desk.session.commit,
+        lambda: desk.session.set_shapes([Shape.of_box((8, 8, 33, 33))]),
+        desk.session.commit,
+        lambda: objects.merge(desk.session, [1, 2]),
+        lambda: desk.click((20, 20), (24, 60)),
+        lambda: objects.split(desk.session, 1),
+        lambda: objects.delete(desk.session, [1]),
+    ]
+    note()
+    for action in actions:
+        action()
+        if action is not actions[7]:  # a split is two steps: it drops the points
+            note()
+    done = []
+    while desk.session.undo() is not None:
+        note()
+        done.append(states[-1])
+    assert done[-1] == states[0]
+    assert not desk.labels.any()
+    while desk.session.redo() is not None:
+        note()
+    assert states[-1] == states[len(actions) - 1]
+    assert desk.session.undo() == "delete object 1"
+
+
+def test_a_new_step_forgets_what_was_undone(desk: Desk) -> None:
+    desk.click((24, 60))
+    desk.session.undo()
+    desk.click((20, 20))
+    assert desk.session.redo() is None
+    np.testing.assert_array_equal(desk.shown(), desk.truth == 1)
+
+
+def test_undo_of_a_commit_brings_the_prompts_back(desk: Desk) -> None:
+    desk.click((24, 60), (26, 62), positive=[True, False])
+    desk.session.commit()
+    desk.session.undo()
+    np.testing.assert_array_equal(desk.session.draft.points, [[24, 60], [26, 62]])
+    np.testing.assert_array_equal(desk.shown(), desk.truth == 2)
+
+
+def test_records_say_how_an_object_was_made(desk: Desk) -> None:
+    desk.click((24, 60), (80, 3), positive=[True, False])
+    desk.session.commit()
+    record = desk.session.records[1]
+    assert record.points == ((24.0, 60.0), (80.0, 3.0))
+    assert record.positive == (True, False)
+    assert (record.model, record.model_sha256) == ("discs", "0" * 64)
+    assert record.predicted_iou == pytest.approx(0.9)
+    assert record.crop == (0, 0, 96, 128)
+    desk.session.note_hand_edit([1])
+    assert desk.session.records[1].hand_edits == 1
+    desk.session.undo()
+    assert desk.session.records[1].hand_edits == 0
+    desk.session.undo()
+    assert desk.session.records == {}
+
+
+def test_an_object_can_be_opened_again_and_refined(desk: Desk) -> None:
+    desk.click((24, 60))
+    desk.session.commit()
+    desk.session.open_object(1)
+    (question,) = desk.planes.requests[-1].questions
+    assert question.mask is not None
+    np.testing.assert_array_equal(
+        question.mask.mask, (desk.truth == 2)[question.mask.box.slices]
+    )
+    assert question.prompts.has_box
+    desk.click((24, 60), (60, 30))  # outside its box: it shall grow
+    assert not desk.planes.requests[-1].questions[0].prompts.has_box
+    assert desk.session.commit() == [1]
+    np.testing.assert_array_equal(desk.labels == 1, np.isin(desk.truth, [2, 3]))
+    with pytest.raises(InputError, match="no object 5"):
+        desk.session.open_object(5)
+
+
+def test_a_smaller_mask_of_a_refined_object_clears_the_rest(desk: Desk) -> None:
+    desk.click((24, 60))
+    desk.session.choose(2)  # all discs
+    desk.session.commit()
+    desk.session.open_object(1)
+    desk.session.set_shapes([Shape.of_box((8, 44, 40, 76))])
+    assert desk.session.commit() == [1]
+    np.testing.assert_array_equal(desk.labels == 1, desk.truth == 2)
+
+
+def test_prompts_stay_on_their_plane(desk: Desk) -> None:
+    stack = np.zeros((3, 96, 128), np.uint32)
+    session = desk.session
+    image = ImageSource(np.zeros((3, 96, 128), np.uint8), "ZYX")
+    session.set_labels(ArrayLabels(stack))
+    views = [PlaneView(image, (0, z), index=(z, None, None)) for z in range(3)]
+    session.set_view(views[0])
+    desk.click((24, 60))
+    session.set_view(views[1])
+    assert session.draft.is_empty
+    assert not session.masks
+    desk.click((20, 20))
+    session.commit()
+    np.testing.assert_array_equal(stack[1], desk.truth == 1)
+    session.set_view(views[0])
+    np.testing.assert_array_equal(desk.shown(), desk.truth == 2)
+    wanted: list[PlaneView] = []
+    session.view_wanted.connect(wanted.append)
+    session.undo()  # the commit, on the plane that is not looked at
+    assert not stack.any()
+    assert wanted == [views[1]]
+
+
+def test_a_peek_shows_and_keeps_nothing(desk: Desk) -> None:
+    desk.session.peek((24, 60))
+    np.testing.assert_array_equal(desk.shown(), desk.truth == 2)
+    assert desk.session.commit() == []
+    desk.session.peek(None)
+    assert not desk.session.masks
+    desk.click((20, 20))
+    desk.session.peek((24, 60))  # something is pointed at: it stays
+    np.testing.assert_array_equal(desk.shown(), desk.truth == 1)
+    assert desk.session.history.last == "add a point"
+
+
+def test_without_image_or_labels_it_says_what_to_do(desk: Desk) -> None:
+    session = Session()
+    with pytest.raises(InputError, match="no image is chosen"):
+        session.commit()
+    session.set_view(desk.view)
+    with pytest.raises(InputError, match="no labels are chosen"):
+        session.commit()
+    assert session.undo() is None
+
+
+@pytest.mark.parametrize("n_points", [1, 2])
+def test_a_saved_session_goes_on_exactly(
+    desk: Desk, tmp_path: Path, n_points: int
+) -> None:
+    desk.click((20, 20))
+    desk.session.commit()
+    desk.session.set_shapes([Shape.of_box((48, 16, 74, 44))])
+    desk.session.commit()
+    desk.session.open_object(1)
+    desk.click((24, 60))
+    desk.click(*[(24, 60), (26, 62)][:n_points])
+    Snapshot(desk.session, labels="labels.tif", model="discs").write(tmp_path)
+
+    saved, drafts, records = read_session(tmp_path)
+    assert (saved.labels, saved.model, saved.image) == ("labels.tif", "discs", "image")
+    other = Desk(np.zeros((96, 128), np.uint8), desk.truth)
+    other.labels[:] = desk.labels
+    other.session.restore(drafts, records)
+    assert other.session.records == desk.session.records
+    old, new = desk.planes.requests[-1].questions, other.planes.requests[-1].questions
+    np.testing.assert_array_equal(new[0].prompts.points, old[0].prompts.points)
+    np.testing.assert_array_equal(new[0].mask.mask, old[0].mask.mask)
+    assert (new[0].feedback is None) == (old[0].feedback is None)
+    if n_points == 2:
+        np.testing.assert_array_equal(new[0].feedback.logits, old[0].feedback.logits)
+        assert new[0].feedback.crop == old[0].feedback.crop
+    np.testing.assert_array_equal(other.shown(), desk.shown())
+    point, box = read_prompts(tmp_path / "prompts.csv")
+    assert (point.object_id, point.points.tolist()) == (1, [[20, 20]])
+    assert (box.object_id, box.boxes.tolist()) == (2, [[48, 16, 74, 44]])
+
+
+def test_a_damaged_session_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="no saved session"):
+        read_session(tmp_path)
+    (tmp_path / "session.json").write_text('{"image": 3}')
+    with pytest.raises(FormatError, match="no saved session"):
+        read_session(tmp_path)
+
+
+def test_planes_answer_like_a_predictor(
+    tiny_sam: Sam, cells: tuple[NDArray[np.uint8], NDArray[np.uint32]]
+) -> None:
+    """The real worker: feedback, mask prompts and plain points, with a tiny network."""
+    planes = Planes(tiny_sam)
+    session = Session(PlaneView(ImageSource(cells[0])), ArrayLabels(cells[1].copy()))
+    requests: list[PredictRequest] = []
+    session.request.connect(requests.append)
+    session.set_points([[24, 60]], [True])
+    first = planes.answer(requests[-1])
+    session.receive(first)
+    plain = planes.open(session.view)  # the same embedding again
+    assert plain is planes.open(session.view)
+    assert len(session.masks[0:]) == 1
+    session.set_points([[24, 60], [30, 60]], [True, True])
+    second = planes.answer(requests[-1])
+    assert second.predictions[0].crop == first.predictions[0].crop
+    assert len(second.predictions[0].masks) == 1
+    session.open_object(2)
+    third = planes.answer(requests[-1])
+    assert third.model_sha256 == tiny_sam.weights_sha256

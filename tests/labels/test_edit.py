@@ -1,0 +1,63 @@
+"""An edit and its inverse leave nothing behind."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from napari_sam.errors import InputError
+from napari_sam.labels import ArrayLabels, LabelEdit, box_around, region_of
+from napari_sam.tiling import Box
+
+SMALL = arrays(np.uint32, (5, 7), elements=st.integers(0, 9))
+
+
+@given(SMALL, SMALL)
+def test_an_edit_and_its_inverse_are_nothing(old: np.ndarray, new: np.ndarray) -> None:
+    labels = np.zeros((3, 9, 8), np.uint32)
+    box = Box(2, 1, 7, 8)
+    index = (1, None, None)
+    labels[region_of(index, box)] = old
+    before = labels.copy()
+    edit = LabelEdit(index, box, old, new)
+    edit.apply(labels)
+    np.testing.assert_array_equal(labels[1, 2:7, 1:8], new)
+    assert (labels != before).sum() == edit.n_changed == (old != new).sum()
+    edit.inverse().apply(labels)
+    np.testing.assert_array_equal(labels, before)
+
+
+def test_an_edit_leaves_pixels_alone_that_it_does_not_change() -> None:
+    labels = np.zeros((2, 2), np.uint32)
+    after = np.array([[0, 5], [0, 0]], np.uint32)
+    edit = LabelEdit((None, None), Box(0, 0, 2, 2), labels.copy(), after)
+    labels[1, 1] = 8  # painted meanwhile
+    edit.apply(labels)
+    assert labels.tolist() == [[0, 5], [0, 8]]
+
+
+def test_planes_along_any_axis() -> None:
+    labels = np.zeros((4, 5, 6), np.uint32)
+    labels[region_of((None, 2, None), Box(1, 0, 3, 6))] = 1
+    assert labels[1:3, 2].all()
+    assert labels.sum() == 12
+
+
+def test_an_edit_of_another_shape_is_refused() -> None:
+    small = np.zeros((2, 2), np.uint32)
+    with pytest.raises(InputError, match="2 x 3 px of the box"):
+        LabelEdit((None, None), Box(0, 0, 2, 3), small, small)
+
+
+def test_fresh_ids_are_above_all_that_ever_were() -> None:
+    target = ArrayLabels(np.full((2, 2), 7, np.uint32))
+    assert target.fresh_ids(2) == [8, 9]
+    pixels = target.read((None, None), Box(0, 0, 1, 1))
+    edit = LabelEdit((None, None), Box(0, 0, 1, 1), pixels, pixels + 5)
+    target.write([edit])
+    target.undo([edit])
+    assert target.fresh_ids(1) == [13]
+    assert target.box_of((None, None), 7) == Box(0, 0, 2, 2)
+    assert target.box_of((None, None), 3) is None
+    assert box_around(np.zeros((3, 3), bool)) is None

@@ -304,11 +304,16 @@ def _composed(candidates: list[Candidate], crops: dict[int, Crop]) -> Candidate:
         candidates[0],
         box=box,
         mask=mask,
-        predicted_iou=float(np.average(ious, weights=weights)),
-        stability=float(np.average(stabilities, weights=weights)),
+        predicted_iou=_mean(ious, weights),
+        stability=_mean(stabilities, weights),
     )
     # where cores decide, nothing may be left at the edge of the views
     return joined.with_mask(mask)
+
+
+def _mean(values: list[float], weights: list[int]) -> float:
+    products = (value * weight for value, weight in zip(values, weights, strict=True))
+    return sum(products) / sum(weights)
 
 
 def _unpack(packed: bytes, box: Box) -> NDArray[np.bool_]:

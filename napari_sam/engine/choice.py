@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from napari_sam.stitch import PlaneObject
 
 
+# Pixels up to which objects are written at once; the fewer writes, the fewer refreshes.
+_ONE_EDIT = 4096 * 4096
+
+
 class Choice:
     """Which candidates become objects of one plane.
 
@@ -55,14 +59,20 @@ class Choice:
         self.marked: list[tuple[int, int]] = []
         self.rejected: list[tuple[int, int]] = []
         self.objects: list[PlaneObject] = []
-        self.update()
+
+    def select(self, thresholds: Thresholds) -> list[PlaneObject]:
+        """Return the objects that pass; changes nothing, so any thread may ask."""
+        found = self.candidates.objects(thresholds, occupied=self._is_labelled)
+        return [each for each in found if not _holds_any(each, self.rejected)]
+
+    def take(self, thresholds: Thresholds, objects: list[PlaneObject]) -> None:
+        """Go on with what `select` has found."""
+        self.thresholds, self.objects = thresholds, objects
 
     def update(self, thresholds: Thresholds | None = None) -> None:
         """Choose again, after more candidates or with other thresholds."""
-        if thresholds is not None:
-            self.thresholds = thresholds
-        found = self.candidates.objects(self.thresholds, occupied=self._is_labelled)
-        self.objects = [each for each in found if not _holds_any(each, self.rejected)]
+        thresholds = self.thresholds if thresholds is None else thresholds
+        self.take(thresholds, self.select(thresholds))
 
     def object_at(self, y: float, x: float) -> PlaneObject | None:
         """Return the object at a place of the plane, in pixels."""
@@ -93,9 +103,9 @@ class Choice:
     def reject_marked(self) -> int:
         """Drop the marked objects; return how many."""
         n_before = len(self.objects)
+        self.objects = [each for each in self.objects if not self.is_marked(each)]
         self.rejected += self.marked
         self.marked = []
-        self.update()
         return n_before - len(self.objects)
 
     def labels_of(self, box: Box) -> NDArray[np.uint32]:
@@ -109,7 +119,7 @@ class Choice:
         return labels
 
     def edits(
-        self, which: Literal["all", "marked"] = "all"
+        self, which: Literal["all", "marked"] = "all", first_id: int | None = None
     ) -> tuple[list[LabelEdit], list[ObjectRecord]]:
         """Return what commits objects, each with an id of its own.
 
@@ -117,38 +127,52 @@ class Choice:
         ----------
         which : {"all", "marked"}
             All objects, or those that were clicked on.
+        first_id : int, optional
+            Ids count up from here. Default: from the first free one.
 
         Returns
         -------
         edits : list of LabelEdit
-            One for each object.
+            One for all objects together, where they lie close enough.
         records : list of ObjectRecord
             How they were made.
         """
         chosen = [
             each for each in self.objects if which == "all" or self.is_marked(each)
         ]
-        edits, records = [], []
-        for number, each in zip(
-            self.target.fresh_ids(len(chosen)), chosen, strict=True
-        ):
-            candidate = each.candidate
-            before = self.target.read(self.index, candidate.box)
+        if not chosen:
+            return [], []
+        if first_id is None:
+            first_id = self.target.fresh_ids(1)[0]
+        region = chosen[0].candidate.box
+        for each in chosen:
+            region = region.union(each.candidate.box)
+        groups = [chosen] if region.area <= _ONE_EDIT else [[each] for each in chosen]
+        edits: list[LabelEdit] = []
+        records: list[ObjectRecord] = []
+        for group in groups:
+            box = region if len(groups) == 1 else group[0].candidate.box
+            before = self.target.read(self.index, box)
             after = before.copy()
-            after[candidate.mask & (before == 0)] = number
-            edits.append(LabelEdit(self.index, candidate.box, before, after))
-            point = candidate.point
-            records.append(
-                ObjectRecord(
-                    object_id=number,
-                    index=tuple(self.index),
-                    points=() if point is None else (point,),
-                    positive=() if point is None else (True,),
-                    predicted_iou=candidate.predicted_iou,
-                    stability=candidate.stability,
-                )
-            )
+            for each in group:
+                number = first_id + len(records)
+                place = each.candidate.box.shift(-box.y0, -box.x0).slices
+                part = after[place]
+                part[each.candidate.mask & (before[place] == 0)] = number
+                records.append(self._record(number, each))
+            edits.append(LabelEdit(self.index, box, before, after))
         return edits, records
+
+    def _record(self, number: int, each: PlaneObject) -> ObjectRecord:
+        point = each.candidate.point
+        return ObjectRecord(
+            object_id=number,
+            index=tuple(self.index),
+            points=() if point is None else (point,),
+            positive=() if point is None else (True,),
+            predicted_iou=each.candidate.predicted_iou,
+            stability=each.candidate.stability,
+        )
 
     def _is_labelled(self, box: Box) -> NDArray[np.bool_]:
         return self.target.read(self.index, box) > 0

@@ -6,7 +6,7 @@ button act on the next search, thresholds below it on what has been found, at on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import (
@@ -25,9 +25,6 @@ from qtpy.QtWidgets import (
 from superqt import QLabeledDoubleSlider
 
 from napari_sam.engine.thresholds import Search, Thresholds
-
-if TYPE_CHECKING:
-    from napari_sam.engine.jobs import Step
 
 Extent: TypeAlias = Literal["view", "plane", "stack"]
 
@@ -121,15 +118,15 @@ class AutomaticForm(QWidget):
         if not has_head:
             self.mode.setCurrentIndex(self.mode.findData("grid"))
 
-    def show_progress(self, step: Step | None) -> None:
-        """Show how far the search is; None when none is running."""
-        running = step is not None
+    def show_progress(self, done: int | None, total: int = 0) -> None:
+        """Show how many crops are searched; None when no search is running."""
+        running = done is not None
         self.progress.setVisible(running)
         self.run.setText("Stop" if running else "Find objects")
         self._settings.setEnabled(not running)
-        if step is not None:
-            self.progress.setMaximum(step.total)
-            self.progress.setValue(step.done)
+        if done is not None:
+            self.progress.setMaximum(total)  # without a number it only moves
+            self.progress.setValue(done)
 
     def show_found(self, n_objects: int | None, n_marked: int = 0) -> None:
         """Show how many candidates count; None when there was no search."""

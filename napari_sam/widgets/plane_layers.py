@@ -15,7 +15,7 @@ from napari.utils.colormaps import DirectLabelColormap
 
 from napari_sam.engine.label_store import LabelStore
 from napari_sam.tiling import Box
-from napari_sam.widgets.stored_labels import is_too_large
+from napari_sam.widgets.stored_labels import OWN, is_too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,7 @@ class CandidateLayer:
             name=CANDIDATES,
             colormap=_colours([]),
             opacity=0.9,
-            metadata={"pixels": pixels},
+            metadata={"pixels": pixels, OWN: True},
             **plane_geometry(image),
         )
         if not isinstance(pixels, LabelStore):
@@ -140,6 +140,7 @@ class EmbeddingOverlay:
         self._layer = Labels(
             np.zeros((height, width), np.uint8),
             name=CROPS,
+            metadata={OWN: True},
             opacity=0.25,
             colormap=DirectLabelColormap(color_dict={**colours, None: "#00000000"}),
             **options,

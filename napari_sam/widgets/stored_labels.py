@@ -10,20 +10,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Labels
+
+from napari_sam.engine.label_store import LabelStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy import uint32
     from numpy.typing import NDArray
 
-    from napari_sam.engine.label_store import LabelStore
     from napari_sam.labels import LabelEdit, PlaneIndex
     from napari_sam.tiling import Box
 
 STORE = "napari_sam.label_store"
 """Key of the store in the metadata of its layer."""
+
+OWN = "napari_sam.own"
+"""Marks a Labels layer of ours that shows something and is not to be committed to."""
 
 LARGEST_PAINTED = 8192 * 8192
 """Pixels of a plane up to which labels are one layer that can be painted (ours): its
@@ -49,6 +53,21 @@ def store_layer(store: LabelStore, **options: Any) -> Labels:
     return layer
 
 
+def new_labels(shape: tuple[int, ...], **options: Any) -> Labels:
+    """Make labels without objects: one that can be painted, or the view of a store.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (..., Y, X).
+    **options
+        Of the layer: name, scale, translate and so on.
+    """
+    if is_too_large(shape):
+        return store_layer(LabelStore.create(shape), **options)
+    return Labels(np.zeros(shape, np.uint32), **options)
+
+
 class StoreTarget:
     """A store as `LabelTarget`, whose layer follows.
 
@@ -67,7 +86,7 @@ class StoreTarget:
         """Length of each axis."""
         return self.store.shape
 
-    def read(self, index: PlaneIndex, box: Box) -> NDArray[uint32]:
+    def read(self, index: PlaneIndex, box: Box) -> NDArray[np.uint32]:
         """Return a copy of the labels of a box of a plane."""
         return self.store.read(index, box)
 
@@ -92,6 +111,9 @@ class StoreTarget:
     def box_of(self, index: PlaneIndex, object_id: int) -> Box | None:
         """Return the smallest box around an object of a plane; None without it."""
         return self.store.box_of(index, object_id)
+
+    def disconnect(self) -> None:
+        """Nothing is listened to: such a layer cannot be painted by hand."""
 
     def boxes(self, index: PlaneIndex) -> dict[int, Box]:
         """Return where the objects of a plane lie."""

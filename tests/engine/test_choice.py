@@ -42,7 +42,9 @@ def choice(labels):
         Box.whole(plane),
         found,
     )
-    return Choice(kept, labels, PLANE)
+    choice = Choice(kept, labels, PLANE)
+    choice.update()
+    return choice
 
 
 def test_objects_keep_off_other_labels(choice):
@@ -80,7 +82,9 @@ def test_rejected_ones_do_not_come_back(choice):
     assert len(choice.objects) == 2
 
 
-def test_commit_and_undo(choice, labels):
+@pytest.mark.parametrize("limit", [0, 4096**2])
+def test_commit_and_undo(choice, labels, limit, monkeypatch):
+    monkeypatch.setattr("napari_sam.engine.choice._ONE_EDIT", limit)
     before = labels.array.copy()
     painted = choice.labels_of(Box.whole((64, 64)))
     edits, records = choice.edits()
@@ -100,7 +104,7 @@ def test_commit_and_undo(choice, labels):
 
 def test_only_the_marked_ones(choice, labels):
     choice.toggle(45, 35)
-    edits, records = choice.edits("marked")
+    edits, records = choice.edits("marked", first_id=6)
     labels.write(edits)
     assert len(edits) == len(records) == 1
     np.testing.assert_array_equal(

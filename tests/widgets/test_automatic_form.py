@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from napari_sam.engine.jobs import Step
 from napari_sam.engine.thresholds import Search, Thresholds
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def test_the_button_runs_then_stops(panel: AutomaticForm, qtbot: QtBot) -> None:
     with qtbot.waitSignal(panel.run_asked) as asked:
         panel.run.click()
     assert asked.args == ["plane"]
-    panel.show_progress(Step(2, 9, "find objects"))
+    panel.show_progress(2, 9)
     assert panel.run.text() == "Stop"
     assert (panel.progress.value(), panel.progress.maximum()) == (2, 9)
     with qtbot.waitSignal(panel.stop_asked):

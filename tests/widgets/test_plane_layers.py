@@ -47,7 +47,9 @@ def choice() -> Choice:
     grid = CropGrid(plane, size=512, halo=64)
     kept = Candidates(grid, AutomaticConfig(), ProposalMode(), Box.whole(plane), found)
     labels = ArrayLabels(np.zeros((3, *plane), np.uint32))
-    return Choice(kept, labels, (0, None, None))
+    choice = Choice(kept, labels, (0, None, None))
+    choice.update()
+    return choice
 
 
 @pytest.mark.parametrize("cell", [1, 32])

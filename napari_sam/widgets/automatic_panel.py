@@ -1,0 +1,313 @@
+"""All objects of a plane or a stack: search in the worker, choose in the window.
+
+Candidates are shown as they are found. Choosing among them runs in the worker, too:
+for a whole slide it takes seconds, and the window must not wait.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from napari.utils.notifications import show_info, show_warning
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_sam.engine.choice import Choice
+from napari_sam.tiling import Box
+from napari_sam.widgets.automatic_form import AutomaticForm
+from napari_sam.widgets.geometry import plane_view, spatial_shape
+from napari_sam.widgets.plane_layers import CandidateLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_sam.engine.candidates import Candidates
+    from napari_sam.engine.jobs import Job, Step
+    from napari_sam.engine.records import ObjectRecord
+    from napari_sam.engine.request import PlaneView
+    from napari_sam.engine.thresholds import Search, Thresholds
+    from napari_sam.labels import LabelEdit, LabelTarget, PlaneIndex
+    from napari_sam.stitch import PlaneObject
+    from napari_sam.widgets.automatic_form import Extent
+    from napari_sam.widgets.panel import DockParts
+    from napari_sam.widgets.workers import Task
+
+
+class AutomaticPanel(QWidget):
+    """Find all objects, choose among them, keep them.
+
+    Parameters
+    ----------
+    parts : DockParts
+    """
+
+    title = "Find all objects"
+
+    def __init__(self, parts: DockParts) -> None:
+        super().__init__()
+        self._parts = parts
+        self.form = AutomaticForm()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.form)
+        self.candidates = CandidateLayer(parts.viewer)
+        self.choice: Choice | None = None
+        self._task: Task | None = None
+        form = self.form
+        form.run_asked.connect(self.find)
+        form.stop_asked.connect(self.stop)
+        form.thresholds_changed.connect(self._choose)
+        form.commit_asked.connect(self.commit)
+        form.reject_asked.connect(self._reject)
+        form.discard_asked.connect(self.discard)
+        parts.network.loaded.connect(self._use_model)
+        parts.session.view_changed.connect(self._view_changed)
+        parts.session.labels_changed.connect(self._labels_changed)
+
+    def find(self, extent: Extent = "view") -> None:
+        """Search a part of the image; candidates appear as they are found."""
+        view, planes = self._parts.session.view, self._parts.network.planes
+        if view is None:
+            show_warning("Nothing to search: open an image, and show it in 2D.")
+            return
+        if planes is None:
+            show_warning("The model is still being loaded; try again in a moment.")
+            return
+        self.discard()
+        self._parts.bridge.need_labels()
+        search = self.form.search()
+        region = self.visible_region(view) if extent == "view" else None
+        self.form.show_progress(0)
+
+        def one_plane() -> Job[Any]:
+            from napari_sam.engine.candidates import config_of, find_candidates
+
+            return find_candidates(
+                planes.open(view), config=config_of(search), region=region
+            )
+
+        def all_planes() -> Job[Any]:
+            return _find_in_stack(planes, list(self._views(view)), search)
+
+        self._task = self._parts.worker.start(
+            "find objects",
+            all_planes if extent == "stack" else one_plane,
+            on_step=self._show_step,
+            on_done=self._take_stack if extent == "stack" else self._found,
+            on_error=self._failed,
+        )
+
+    def stop(self) -> None:
+        """Stop the search; what has been found stays."""
+        if self._task is not None:
+            self._parts.worker.cancel(self._task)
+            self._task = None
+        self.form.show_progress(None)
+
+    def discard(self) -> None:
+        """Stop, and drop all candidates."""
+        self.stop()
+        was_active = self.candidates.layer is not None and (
+            self._parts.viewer.layers.selection.active is self.candidates.layer
+        )
+        self.choice = None
+        self.candidates.clear()
+        self.form.show_found(None)
+        prompts = self._parts.bridge.prompts
+        if was_active and prompts is not None:
+            prompts.use("points")
+
+    def commit(self, which: Literal["all", "marked"] = "all") -> int:
+        """Make objects of candidates, as one step; return how many."""
+        if self.choice is None:
+            return 0
+        edits, records = self.choice.edits(which)
+        self._write(edits, records)
+        if which == "all":
+            self.discard()
+        return len(records)
+
+    def visible_region(self, view: PlaneView) -> Box | None:
+        """Return the part of the plane that is in view; None for all of it."""
+        image = self._parts.bridge.image
+        if image is None:
+            return None
+        corners = np.asarray(image.corner_pixels, np.float64)
+        if image.multiscale:
+            corners = corners * np.asarray(image.downsample_factors)[image.data_level]
+        y, x = (i for i, each in enumerate(view.index) if each is None)
+        (y0, y1), (x0, x1) = corners[:, y], corners[:, x]
+        box = Box(int(y0), int(x0), int(np.ceil(y1)) + 1, int(np.ceil(x1)) + 1)
+        seen = box.clip(view.shape)
+        return seen if seen.area else None
+
+    def close_panel(self) -> None:
+        """Listen no more, and take the candidates away."""
+        self._parts.network.loaded.disconnect(self._use_model)
+        self._parts.session.view_changed.disconnect(self._view_changed)
+        self._parts.session.labels_changed.disconnect(self._labels_changed)
+        self.discard()
+
+    def _views(self, view: PlaneView) -> Iterator[PlaneView]:
+        """All planes of the image that are cut as this one is."""
+        image = self._parts.bridge.image
+        if image is None:
+            return
+        lengths = spatial_shape(image)
+        others = [
+            n for n, each in zip(lengths, view.index, strict=True) if each is not None
+        ]
+        for place in np.ndindex(*others):
+            at = iter(place)
+            index = tuple(None if each is None else next(at) for each in view.index)
+            yield plane_view(image, index, view.image_key)
+
+    def _show_step(self, step: Step) -> None:
+        if self._task is None:
+            return
+        self.form.show_progress(step.done, step.total)
+        if step.value is not None:
+            self._show_candidates(step.value)
+
+    def _show_candidates(self, found: Any) -> None:
+        """Offer candidates, of which there may be more in a moment."""
+        session = self._parts.session
+        if session.view is None or session.labels is None:
+            return
+        if self.choice is None or self.choice.candidates is not found:
+            self.choice = Choice(found, session.labels, session.view.index)
+            self.form.set_thresholds(self.choice.thresholds)
+        self._choose(self.form.thresholds())
+
+    def _found(self, found: Candidates) -> None:
+        self._task = None
+        self.form.show_progress(None)
+        self._show_candidates(found)
+
+    def _choose(self, thresholds: Thresholds) -> None:
+        """Choose again, in the worker; only the newest wish counts."""
+        choice = self.choice
+        if choice is None:
+            return
+
+        def take(objects: list[PlaneObject]) -> None:
+            if choice is self.choice:
+                choice.take(thresholds, objects)
+                self._show()
+
+        self._parts.worker.call(
+            lambda: choice.select(thresholds), take, slot="choose candidates"
+        )
+
+    def _show(self) -> None:
+        """Draw the candidates and say how many there are."""
+        choice, image = self.choice, self._parts.bridge.image
+        if choice is None or image is None:
+            return
+        is_new = self.candidates.layer is None
+        self.candidates.show(choice, image)
+        layer = self.candidates.layer
+        if is_new and layer is not None:
+            layer.mouse_drag_callbacks.append(self._clicked)
+            self._parts.viewer.layers.selection.active = layer
+        n_marked = sum(choice.is_marked(each) for each in choice.objects)
+        self.form.show_found(len(choice.objects), n_marked)
+
+    def _clicked(self, layer: Any, event: Any) -> Iterator[None]:
+        """Mark the candidate under a click; a drag moves the camera."""
+        yield
+        dragged = False
+        while event.type == "mouse_move":
+            dragged = True
+            yield
+        if not dragged and self.choice is not None:
+            y, x = layer.world_to_data(event.position)[-2:]
+            if self.choice.toggle(float(y), float(x)):
+                self._show()
+
+    def _reject(self) -> None:
+        if self.choice is not None:
+            self.choice.reject_marked()
+            self._show()
+
+    def _take_stack(self, found: list[tuple[PlaneIndex, Candidates]]) -> None:
+        """Keep the objects of all planes, as one step."""
+        self._task = None
+        self.form.show_progress(None)
+        target = self._parts.session.labels
+        if target is None:
+            return
+        self._parts.worker.call(
+            lambda: _stack_edits(found, target),
+            lambda result: self._write(*result),
+        )
+
+    def _write(self, edits: list[LabelEdit], records: list[ObjectRecord]) -> None:
+        planes = self._parts.network.planes
+        if not records or planes is None:
+            show_info("No objects to keep.")
+            return
+        model = planes.model
+        made_by = {"model": model.name, "model_sha256": model.weights_sha256}
+        noun = "object" if len(records) == 1 else "objects"
+        self._parts.session.edit_labels(
+            f"keep {len(records)} {noun}",
+            edits,
+            [(each.object_id, each.model_copy(update=made_by)) for each in records],
+        )
+        show_info(f"{len(records)} {noun} kept.")
+
+    def _failed(self, error: Exception) -> None:
+        self._task = None
+        self.form.show_progress(None)
+        self._parts.worker.failed.emit(error)
+
+    def _use_model(self, planes: Any) -> None:
+        self.discard()
+        self.form.set_model(has_head=planes.model.proposal_head is not None)
+
+    def _view_changed(self, view: PlaneView | None) -> None:
+        choice = self.choice
+        if choice is None and self._task is None:
+            return
+        if view is None or choice is None or view.index != choice.index:
+            self.discard()
+
+    def _labels_changed(self, _edits: Any) -> None:
+        if self.choice is not None and self._task is None:
+            self._choose(self.form.thresholds())
+
+
+def _find_in_stack(
+    planes: Any, views: list[PlaneView], search: Search
+) -> Job[list[tuple[PlaneIndex, Candidates]]]:
+    from napari_sam.engine.candidates import config_of, find_candidates
+    from napari_sam.engine.jobs import Step
+
+    found = []
+    for number, view in enumerate(views):
+        job = find_candidates(planes.open(view), config=config_of(search))
+        while True:
+            try:
+                next(job)
+            except StopIteration as end:
+                found.append((view.index, end.value))
+                break
+            yield Step(number, len(views), "find objects")
+        yield Step(number + 1, len(views), "find objects")
+    return found
+
+
+def _stack_edits(
+    found: list[tuple[PlaneIndex, Candidates]], target: LabelTarget
+) -> tuple[list[LabelEdit], list[ObjectRecord]]:
+    edits: list[LabelEdit] = []
+    records: list[ObjectRecord] = []
+    first_id = target.fresh_ids(1)[0]
+    for index, candidates in found:
+        choice = Choice(candidates, target, index)
+        choice.update()
+        more, made = choice.edits("all", first_id + len(records))
+        edits += more
+        records += made
+    return edits, records

@@ -1,0 +1,140 @@
+"""Finding all objects in a real window, from the button to the labels and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from skimage.draw import disk
+
+from napari_sam.cache import EmbeddingCache
+from tests.engine.oracle import OracleSam, image_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari
+    from numpy.typing import NDArray
+    from pytestqt.qtbot import QtBot
+
+pytestmark = pytest.mark.display
+
+PATIENCE_MS = 60_000
+
+
+@pytest.fixture
+def truth() -> NDArray[np.uint32]:
+    """Four discs; the network of these tests knows them."""
+    labels = np.zeros((32, 32), np.uint32)
+    for number, place in enumerate([(6, 6), (6, 22), (22, 8), (24, 25)], 1):
+        rows, columns = disk(place, 5, shape=labels.shape)
+        labels[rows, columns] = number
+    return labels
+
+
+@pytest.fixture
+def dock(
+    make_napari_viewer: Callable[..., napari.Viewer],
+    truth: NDArray[np.uint32],
+    qtbot: QtBot,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Any:
+    from napari_sam.widgets.dock import SegmentAnything
+
+    oracle = OracleSam(truth, scale=4)
+    monkeypatch.setattr("napari_sam.weights.load_model", lambda *_, **__: oracle)
+    viewer = make_napari_viewer()
+    viewer.add_image(image_of(truth), rgb=True, name="discs")
+    dock = SegmentAnything(viewer)
+    viewer.window.add_dock_widget(dock)
+    qtbot.waitUntil(lambda: dock.network.planes is not None, timeout=PATIENCE_MS)
+    dock.network.planes.cache = EmbeddingCache()
+    yield dock
+    dock.close_dock()
+
+
+def find(dock: Any, qtbot: QtBot) -> Any:
+    from napari_sam.widgets.automatic_panel import AutomaticPanel
+
+    panel = dock.panel(AutomaticPanel)
+    panel.find("plane")
+    qtbot.waitUntil(
+        lambda: panel.choice is not None and len(panel.choice.objects) == 4,
+        timeout=PATIENCE_MS,
+    )
+    qtbot.waitUntil(lambda: panel.candidates.layer is not None, timeout=PATIENCE_MS)
+    return panel
+
+
+def test_find_choose_keep_undo(
+    dock: Any, truth: NDArray[np.uint32], qtbot: QtBot
+) -> None:
+    panel = find(dock, qtbot)
+    assert "<b>4</b>" in panel.form.count.text()
+    np.testing.assert_array_equal(panel.candidates.layer.data > 0, truth > 0)
+    labels = dock.bridge.labels
+    assert not labels.data.any()  # nothing is kept before the user says so
+
+    areas = sorted(np.bincount(truth.ravel())[1:].tolist())
+    panel.form.min_area.setValue(areas[1] + 1)  # a threshold, and no new search
+    n_left = sum(area > areas[1] for area in areas)
+    qtbot.waitUntil(lambda: len(panel.choice.objects) == n_left, timeout=PATIENCE_MS)
+    panel.form.min_area.setValue(1)
+    qtbot.waitUntil(lambda: len(panel.choice.objects) == 4, timeout=PATIENCE_MS)
+
+    panel.choice.toggle(6, 6)
+    assert panel.commit("marked") == 1
+    np.testing.assert_array_equal(labels.data > 0, truth == 1)
+    assert dock.session.records[1].predicted_iou is not None
+    # what is labelled now is no candidate any more
+    qtbot.waitUntil(lambda: len(panel.choice.objects) == 3, timeout=PATIENCE_MS)
+    assert panel.commit("all") == 3
+    np.testing.assert_array_equal(labels.data > 0, truth > 0)
+    assert panel.candidates.layer is None
+
+    dock.session.undo()
+    np.testing.assert_array_equal(labels.data > 0, truth == 1)
+    dock.session.undo()
+    assert not labels.data.any()
+    dock.session.redo()
+    np.testing.assert_array_equal(labels.data > 0, truth == 1)
+
+
+def test_review_and_export_of_what_was_found(
+    dock: Any, truth: NDArray[np.uint32], qtbot: QtBot, tmp_path: Any
+) -> None:
+    from napari_sam.readers import open_image
+    from napari_sam.widgets.export_form import Export
+    from napari_sam.widgets.export_panel import ExportPanel
+    from napari_sam.widgets.review_panel import ReviewPanel
+
+    find(dock, qtbot).commit("all")
+    review = dock.panel(ReviewPanel)
+    review.refresh()
+    qtbot.waitUntil(lambda: len(review.form.table.rows) == 4, timeout=PATIENCE_MS)
+    areas = {row.object_id: row.area for row in review.form.table.rows}
+    labels = dock.bridge.labels
+    assert areas == dict(enumerate(np.bincount(labels.data.ravel())[1:].tolist(), 1))
+    review.form.choose(3)
+    row = review.form.chosen()
+    scene = dock.viewer.scene if hasattr(dock.viewer, "scene") else dock.viewer
+    middle = ((row.box.y0 + row.box.y1 - 1) / 2, (row.box.x0 + row.box.x1 - 1) / 2)
+    np.testing.assert_allclose(scene.camera.center[-2:], middle)
+    review._set_state(3, "accepted")
+    assert dock.session.records[3].state == "accepted"
+    before = labels.data.copy()
+    dock.session.undo()  # the verdict, and no pixel
+    assert dock.session.records[3].state == "new"
+    np.testing.assert_array_equal(labels.data, before)
+
+    export = dock.panel(ExportPanel)
+    path = tmp_path / "found.labels.tif"
+    export.export(Export("tiff", str(path), 0.5))
+    qtbot.waitUntil(path.exists, timeout=PATIENCE_MS)
+    saved = open_image(path)
+    assert saved.pixel_size_um == (0.5, 0.5)
+    np.testing.assert_array_equal(np.asarray(saved.array[:]), labels.data)
+    export.measure(0.5)
+    qtbot.waitUntil(lambda: len(labels.features) == 4, timeout=PATIENCE_MS)
+    assert labels.features["area"].tolist() == list(areas.values())

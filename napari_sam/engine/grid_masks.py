@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_sam.model import Sam
+    from napari_sam.model import PreparedEmbedding, Sam
     from napari_sam.tiling import Crop
 
 # Distance, in plane pixels, at which a mask counts as touching the border of its
@@ -114,10 +114,12 @@ def grid_candidates(
     """
     found: list[Candidate] = []
     points = _grid_points(crop, mode.points_per_side)
-    size = mode.batch or decoder_batch(embedding)
+    with torch.inference_mode(), device_errors():
+        prepared = model.prepare(embedding)
+    size = mode.batch or decoder_batch(prepared)
     for i in range(0, len(points), size):
         batch = points[i : i + size]
-        found += _certain_masks(model, embedding, crop, batch, mode)
+        found += _certain_masks(model, prepared, crop, batch, mode)
         yield
     if mode.drop_at_borders:
         found = [c for c in found if not _touches_border(c.box, crop.box, plane)]
@@ -167,7 +169,7 @@ def _grid_points(crop: Crop, n: int) -> NDArray[np.float64]:
 @torch.inference_mode()
 def _certain_masks(
     model: Sam,
-    embedding: Tensor,
+    embedding: PreparedEmbedding,
     crop: Crop,
     points: NDArray[np.float64],
     mode: GridMode,

@@ -10,6 +10,7 @@ A mask is where the logit is above 0, at the resolution of the plane.
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_sam.engine.embed import PlaneEmbedding
-    from napari_sam.model import Sam
+    from napari_sam.model import PreparedEmbedding, Sam
+
+# Crops whose prepared embeddings a predictor keeps, about 20 MB each.
+_KEPT_PREPARED = 2
 
 # Cells of embeddings decoded at once. On a CPU more than four whole crops no longer
 # fit its caches: eight take half as long again for each object (measured).
@@ -116,6 +120,9 @@ class Predictor:
             )
         self.model = model
         self.embedding = embedding
+        self._prepared: OrderedDict[Crop, tuple[Tensor, PreparedEmbedding]] = (
+            OrderedDict()
+        )
 
     def predict(
         self,
@@ -257,7 +264,7 @@ class Predictor:
             prompts.
         """
         seen = [_seen(each, crop) for each in prompts]
-        size = decoder_batch(self.embedding.of(crop))
+        size = decoder_batch(self._prepare(crop))
         found: dict[int, tuple[Tensor, Tensor]] = {}
         for group in alike(seen):
             for first in range(0, len(group), size):
@@ -274,17 +281,31 @@ class Predictor:
         first = prompts[0]
         if multimask is None:
             multimask = first.n_points == 1 and not first.has_box and first.mask is None
-        embedding = self.embedding.of(crop)
+        embedding = self._prepare(crop)
         with device_errors():
             points, labels, boxes, masks = to_input(prompts, crop, self.model.device)
             return self.model.decode(
-                embedding,
+                # A mask prompt changes what else could be shared.
+                embedding if masks is None else self.embedding.of(crop),
                 points=points,
                 labels=labels,
                 boxes=boxes,
                 masks=masks,
                 multimask=multimask,
             )
+
+    @torch.inference_mode()
+    def _prepare(self, crop: Crop) -> PreparedEmbedding:
+        """Return what all prompts on a crop share; of the last few crops it is kept."""
+        embedding = self.embedding.of(crop)
+        kept = self._prepared.pop(crop, None)
+        if kept is None or kept[0] is not embedding:
+            with device_errors():
+                kept = embedding, self.model.prepare(embedding)
+        self._prepared[crop] = kept
+        while len(self._prepared) > _KEPT_PREPARED:
+            self._prepared.popitem(last=False)
+        return kept[1]
 
     @torch.inference_mode()
     def answer(self, logits: Tensor, predicted_iou: Tensor, crop: Crop) -> Prediction:
@@ -339,12 +360,12 @@ def needed(prompts: Prompts) -> Box:
     return Box(int(y0), int(x0), int(y1), int(x1))
 
 
-def decoder_batch(embedding: Tensor) -> int:
+def decoder_batch(embedding: PreparedEmbedding) -> int:
     """Return how many prompts are best decoded at once on an embedding.
 
     Parameters
     ----------
-    embedding : (1, C, h, w) tensor
+    embedding : PreparedEmbedding
         Of a crop, or a part of it.
 
     Returns
@@ -352,19 +373,15 @@ def decoder_batch(embedding: Tensor) -> int:
     int
         Without influence on the answers.
     """
-    n_cells = embedding.shape[-2] * embedding.shape[-1]
-    if embedding.device.type == "cpu":
+    n_cells = embedding.size[0] * embedding.size[1]
+    if embedding.source.device.type == "cpu":
         return min(max(1, _CPU_CELLS // n_cells), _MAX_CPU_BATCH)
     return max(1, _GPU_CELLS // n_cells)
 
 
 @torch.inference_mode()
 def decode_points(
-    model: Sam,
-    embedding: Tensor,
-    crop: Crop,
-    points: NDArray[np.float64],
-    origin: tuple[int, int] = (0, 0),
+    model: Sam, embedding: PreparedEmbedding, crop: Crop, points: NDArray[np.float64]
 ) -> tuple[Tensor, Tensor]:
     """Ask for the object at each of many single points.
 
@@ -372,13 +389,11 @@ def decode_points(
     ----------
     model : Sam
         The network that decodes.
-    embedding : (1, C, h, w) tensor
-        Embedding of the crop, or a part of it.
+    embedding : PreparedEmbedding
+        Of the crop, or a window of it of (h, w) cells.
     crop : Crop
         Where the crop lies.
     points : (N, 2) array, (y, x), plane pixels
-    origin : tuple of int
-        Row and column of the part's first cell in the whole embedding.
 
     Returns
     -------
@@ -398,7 +413,6 @@ def decode_points(
             points=tensors.points,
             labels=tensors.labels,
             multimask=True,
-            origin=origin,
         )
 
 

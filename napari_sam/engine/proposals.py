@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_sam.model import Sam
+    from napari_sam.model import PreparedEmbedding, Sam
     from napari_sam.tiling import Crop
 
 # Logits and maps have a quarter of the input's resolution, the embedding a 16th.
@@ -136,6 +136,7 @@ def proposal_candidates(
     height, width = (-(-n // _CELL) for n in crop.input_shape)
     with torch.inference_mode(), device_errors():
         maps = model.propose(embedding)[0, :, :height, :width].cpu().numpy()
+        prepared = _prepare(model, embedding)
     peaks = find_peaks(maps, mode)
     points = crop.to_plane((peaks + 0.5) * _CELL - 0.5)
     found: dict[int, Candidate | None] = {}
@@ -144,11 +145,11 @@ def proposal_candidates(
     views = list(_views(peaks, maps.shape[1:], _window(model, mode), whole))
     while views:
         view, members = views.pop(0)
-        part = embedding[..., *view.slices]
+        part = prepared if view == whole else prepared.window(*view.slices)
         n = mode.batch or decoder_batch(part)
         beyond: list[int] = []
         for batch in (members[i : i + n] for i in range(0, len(members), n)):
-            logits, ious = _decode(model, part, crop, points[batch], view)
+            logits, ious = _decode(model, part, crop, points[batch])
             answers = _best_answers(logits, ious, view, peaks, mode)
             for k, answer in zip(batch, answers, strict=True):
                 if answer.reaches_edge(maps.shape[1:]):
@@ -243,13 +244,22 @@ def _views(
         yield Box(row, column, row + window, column + window), numbers
 
 
+def _autocast(model: Sam) -> torch.autocast:
+    is_bfloat16 = model.precision == "bfloat16"
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=is_bfloat16)
+
+
+def _prepare(model: Sam, embedding: Tensor) -> PreparedEmbedding:
+    with _autocast(model):
+        return model.prepare(embedding)
+
+
 def _decode(
-    model: Sam, part: Tensor, crop: Crop, points: NDArray[np.float64], view: Box
+    model: Sam, part: PreparedEmbedding, crop: Crop, points: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Decode points on a part of the embedding: logits (N, 3, h, w), IoU (N, 3)."""
-    is_bfloat16 = model.precision == "bfloat16"
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=is_bfloat16):
-        logits, ious = decode_points(model, part, crop, points, (view.y0, view.x0))
+    with _autocast(model):
+        logits, ious = decode_points(model, part, crop, points)
     return logits.cpu().numpy(), ious.cpu().numpy()
 
 

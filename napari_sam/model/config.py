@@ -85,9 +85,12 @@ class ProposalConfig:
     ----------
     widths : tuple of int
         Channels at strides 16, 8 and 4.
+    has_detail : bool, default False
+        Whether the head's features at stride 4 help the mask decoder to draw edges.
     """
 
     widths: tuple[int, ...] = (128, 64, 32)
+    has_detail: bool = False
 
 
 @dataclass(frozen=True, slots=True)

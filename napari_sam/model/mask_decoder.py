@@ -6,14 +6,73 @@ on the upscaled embedding. Mask 0 answers unambiguous prompts; masks 1 to 3 are 
 three answers to an ambiguous one. Parameter names are those of the published
 checkpoints.
 
-N prompts, T tokens, C channels, H and W height and width of the embedding.
+The function is the paper's, the order of its products is not: a handful of tokens
+meets thousands of places, so whatever is linear on the side of the places is carried
+over to the tokens, and what all prompts on one embedding share is computed once
+(`MaskDecoder.prepare`). That halves the arithmetic of a prompt, for training, too.
+
+B embeddings (1, or N), N prompts, T tokens, h attention heads of width d, S = H * W
+places, C channels, H and W height and width of the embedding.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_sam.model.layers import LayerNorm2d, MLPBlock
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedEmbedding:
+    """What all prompts on an embedding share; made by `MaskDecoder.prepare`.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Height and width, in cells.
+    source : (B, S, C) tensor
+        The embedding with the dense prompt.
+    position : (1, S, C) tensor
+        Position encoding of the places.
+    detail : (1 or B, 16 * S, C / 8) tensor or None
+        Added to the upscaled embedding; the 16 parts of each place stand together.
+    keys, values : (B, h, S, d) tensors
+        For the first look of the tokens at the places.
+    queries : (B, h, S, d) tensor
+        For the first look of the places at the tokens.
+    """
+
+    size: tuple[int, int]
+    source: Tensor
+    position: Tensor
+    detail: Tensor | None
+    keys: Tensor
+    values: Tensor
+    queries: Tensor
+
+    def window(self, rows: slice, columns: slice) -> "PreparedEmbedding":
+        """Return the part of some rows and columns of cells, slices with a start."""
+
+        def cut(x: Tensor, places: int) -> Tensor:
+            """Cut one of the tensors, whose dimension ``places`` is S."""
+            grid = x.unflatten(places, self.size)
+            grid = grid.narrow(places, rows.start, rows.stop - rows.start)
+            grid = grid.narrow(places + 1, columns.start, columns.stop - columns.start)
+            part: Tensor = grid.flatten(places, places + 1)
+            return part
+
+        detail = self.detail
+        if detail is not None:
+            detail = cut(detail.unflatten(1, (-1, 16)), 1).flatten(1, 2)
+        return PreparedEmbedding(
+            (rows.stop - rows.start, columns.stop - columns.start),
+            cut(self.source, 1),
+            cut(self.position, 1),
+            detail,
+            *(cut(x, 2) for x in (self.keys, self.values, self.queries)),
+        )
 
 
 class MaskDecoder(nn.Module):
@@ -42,25 +101,50 @@ class MaskDecoder(nn.Module):
         )
         self.iou_prediction_head = MLP(dim, dim, 4)
 
+    def prepare(
+        self, source: Tensor, position: Tensor, detail: Tensor | None = None
+    ) -> PreparedEmbedding:
+        """Compute what does not depend on the sparse prompts.
+
+        Parameters
+        ----------
+        source : (B, C, H, W) tensor
+            Embedding plus dense prompt.
+        position : (1, C, H, W) tensor
+            Position encoding of the cells.
+        detail : (B, C / 8, 4 * H, 4 * W) tensor, optional
+            Added to the upscaled embedding of every prompt (ours).
+
+        Returns
+        -------
+        PreparedEmbedding
+        """
+        first = self.transformer.layers[0]
+        assert isinstance(first, TwoWayBlock)  # noqa: S101 - for the type checker
+        look, answer = first.cross_attn_token_to_image, first.cross_attn_image_to_token
+        size = (source.shape[2], source.shape[3])
+        source, position = (x.flatten(2).mT.contiguous() for x in (source, position))
+        placed = source + position
+        return PreparedEmbedding(
+            size,
+            source,
+            position,
+            detail=None if detail is None else _places_first(detail),
+            keys=look.split(look.k_proj(placed)),
+            values=look.split(look.v_proj(source)),
+            queries=answer.split(answer.q_proj(placed)),
+        )
+
     def forward(
-        self,
-        embedding: Tensor,
-        position: Tensor,
-        sparse: Tensor,
-        dense: Tensor,
-        *,
-        answers: range,
+        self, prepared: PreparedEmbedding, sparse: Tensor, *, answers: range
     ) -> tuple[Tensor, Tensor]:
         """Decode prompts.
 
         Parameters
         ----------
-        embedding : (1 or N, C, H, W) tensor
-            One for all prompts, or one each.
-        position : (1, C, H, W) tensor
-            Position encoding of the cells.
+        prepared : PreparedEmbedding
+            Of one embedding for all prompts, or of one each.
         sparse : (N, T, C) tensor
-        dense : (N, C, H, W) tensor
         answers : range
             Which of the four masks to return; K is their number.
 
@@ -69,24 +153,64 @@ class MaskDecoder(nn.Module):
         logits : (N, K, 4 * H, 4 * W) tensor
         predicted_iou : (N, K) tensor
         """
-        n = len(sparse)
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        tokens = torch.cat([own.expand(n, -1, -1), sparse], dim=1)
-        source = embedding + dense
-        tokens, image = self.transformer(
-            source.flatten(2).transpose(1, 2),
-            position.flatten(2).transpose(1, 2),
-            tokens,
-        )
-        image = image.transpose(1, 2).reshape(source.shape)
-        upscaled = self.output_upscaling(image)  # N, C/8, 4H, 4W
+        tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
+        tokens, image = self.transformer(prepared, tokens)
         filters = torch.stack(
             [self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in answers],
             dim=1,
         )
-        logits = (filters @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
         predicted_iou = self.iou_prediction_head(tokens[:, 0])
+        logits = self._masks(image, filters)
+        if prepared.detail is not None:
+            logits = logits + _filter_all(prepared.detail, filters)
+        logits = _rows_and_columns(logits, prepared.size)
         return logits, predicted_iou[:, list(answers)]
+
+    def _masks(self, image: Tensor, filters: Tensor) -> Tensor:
+        """Upscale places (N, S, C) four times and filter them, (N, 16 * S, K).
+
+        A transposed convolution whose stride is its kernel is a product for each place,
+        so places stay rows of a matrix until the few masks are put in order.
+        """
+        first, norm, activate, second, _ = self.output_upscaling
+        x = _each_quarter(image, first).permute(0, 3, 1, 2)  # N, C / 4, S, 4
+        x = activate(norm(x)).permute(0, 2, 3, 1)
+        x = activate(_each_quarter(x, second))  # N, S, 4, 4, C / 8
+        logits: Tensor = x.flatten(1, 3) @ filters.mT
+        return logits
+
+
+def _filter_all(detail: Tensor, filters: Tensor) -> Tensor:
+    """Apply filters (N, K, C) to details (1 or N, P, C): (N, P, K)."""
+    if len(detail) > 1:
+        return detail @ filters.mT
+    all_at_once = detail[0] @ filters.flatten(0, 1).mT  # P, N * K
+    each: Tensor = all_at_once.unflatten(1, filters.shape[:2]).transpose(0, 1)
+    return each
+
+
+def _rows_and_columns(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Put (N, 16 * S, K) in order: (N, K, 4 * H, 4 * W)."""
+    parts = logits.unflatten(1, (*size, 2, 2, 2, 2))
+    # row: cell, half, half of the half; column likewise
+    ordered: Tensor = parts.permute(0, 7, 1, 3, 5, 2, 4, 6).flatten(5, 7).flatten(2, 4)
+    return ordered
+
+
+def _places_first(detail: Tensor) -> Tensor:
+    """Reverse `_rows_and_columns`: (B, C, 4 * H, 4 * W) to (B, 16 * S, C)."""
+    parts = detail.unflatten(3, (-1, 2, 2)).unflatten(2, (-1, 2, 2))
+    places: Tensor = parts.permute(0, 2, 5, 3, 6, 4, 7, 1).flatten(1, 6)
+    return places.contiguous()
+
+
+def _each_quarter(x: Tensor, layer: nn.Module) -> Tensor:
+    """Apply a transposed convolution of 2 x 2 to places (..., C): (..., 4, C')."""
+    weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+    rows = weight.permute(2, 3, 1, 0).flatten(0, 2)  # 4 * C', C
+    quarters: Tensor = F.linear(x, rows, bias.repeat(4)).unflatten(-1, (4, -1))
+    return quarters
 
 
 class TwoWayTransformer(nn.Module):
@@ -102,16 +226,16 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(dim)
 
     def forward(
-        self, image: Tensor, position: Tensor, tokens: Tensor
+        self, prepared: PreparedEmbedding, tokens: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Update tokens (N, T, C) and image (N, H * W, C); position (1, H * W, C)."""
-        queries, keys = tokens, image
+        """Update tokens (N, T, C); return them and the image (N, S, C)."""
+        queries, image = tokens, prepared.source
         for layer in self.layers:
-            queries, keys = layer(queries, keys, tokens, position)
-        attended = self.final_attn_token_to_image(
-            queries + tokens, keys + position, keys
+            queries, image = layer(queries, image, tokens, prepared)
+        attended = self.final_attn_token_to_image.look(
+            queries + tokens, image + prepared.position, image
         )
-        return self.norm_final_attn(queries + attended), keys
+        return self.norm_final_attn(queries + attended), image
 
 
 class TwoWayBlock(nn.Module):
@@ -132,24 +256,33 @@ class TwoWayBlock(nn.Module):
         self.is_first = is_first
 
     def forward(
-        self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor
+        self,
+        queries: Tensor,
+        image: Tensor,
+        query_pe: Tensor,
+        prepared: PreparedEmbedding,
     ) -> tuple[Tensor, Tensor]:
-        """Update queries (N, T, C) and keys (N, H * W, C)."""
+        """Update queries (N, T, C) and image (B, S, C); the latter is (N, S, C)."""
+        look, answer = self.cross_attn_token_to_image, self.cross_attn_image_to_token
         if self.is_first:
             # The tokens are their own position encoding here.
-            queries = self.self_attn(queries, queries, queries)
+            queries = self.norm1(self.self_attn(queries, queries, queries))
+            attended = look.look_prepared(
+                queries + query_pe, prepared.keys, prepared.values
+            )
         else:
             q = queries + query_pe
-            queries = queries + self.self_attn(q, q, queries)
-        queries = self.norm1(queries)
-
-        q, k = queries + query_pe, keys + key_pe
-        queries = self.norm2(queries + self.cross_attn_token_to_image(q, k, keys))
+            queries = self.norm1(queries + self.self_attn(q, q, queries))
+            placed = image + prepared.position
+            attended = look.look(queries + query_pe, placed, image)
+        queries = self.norm2(queries + attended)
         queries = self.norm3(queries + self.mlp(queries))
-
-        q = queries + query_pe
-        keys = self.norm4(keys + self.cross_attn_image_to_token(k, q, queries))
-        return queries, keys
+        tokens = queries + query_pe
+        if self.is_first:
+            weights = answer.weights_prepared(prepared.queries, tokens)
+        else:
+            weights = answer.weights(placed, tokens)
+        return queries, self.norm4(answer.add(image, weights, queries))
 
 
 class Attention(nn.Module):
@@ -164,6 +297,7 @@ class Attention(nn.Module):
         super().__init__()
         inner = dim // downsample
         self.num_heads = num_heads
+        self.scale = (inner // num_heads) ** -0.5
         self.q_proj = nn.Linear(dim, inner)
         self.k_proj = nn.Linear(dim, inner)
         self.v_proj = nn.Linear(dim, inner)
@@ -172,19 +306,84 @@ class Attention(nn.Module):
             nn.init.orthogonal_(self.q_proj.weight, gain=2.0)
             self.k_proj.load_state_dict(self.q_proj.state_dict())
 
+    def split(self, x: Tensor) -> Tensor:
+        """Split (N, T, h * d) into heads, (N, h, T, d)."""
+        heads: Tensor = x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        return heads
+
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend from (N, T, C) queries to (N, S, C) keys and values."""
+        """Attend from (N, T, C) queries to (N, T, C) keys and values; few tokens."""
         q, k, v = (
-            projection(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            self.split(projection(x))
             for projection, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
         )
-        if torch.is_grad_enabled():
-            # A few tokens against many cells: on a CPU the backward pass of the fused
-            # kernel takes seven times as long in bfloat16 (measured).
-            weights = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1)
-            attended = weights @ v
+        attended = torch.softmax(q @ k.mT * self.scale, dim=-1) @ v
+        return self._join(attended)
+
+    def look_prepared(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attend from tokens (N, T, C) to places whose projections are there.
+
+        ``keys`` and ``values`` are (B, h, S, d). Returns (N, T, C).
+        """
+        q = self.split(self.q_proj(tokens) * self.scale)
+        if len(keys) == 1:  # the tokens of all prompts are one long list
+            n, t = tokens.shape[:2]
+            q = q.transpose(0, 1).flatten(1, 2)[None]  # 1, h, N * T, d
+            attended = torch.softmax(q @ keys.mT, dim=-1) @ values
+            attended = attended[0].unflatten(1, (n, t)).transpose(0, 1)
         else:
-            attended = F.scaled_dot_product_attention(q, k, v)
+            attended = torch.softmax(q @ keys.mT, dim=-1) @ values
+        return self._join(attended)
+
+    def look(self, tokens: Tensor, placed: Tensor, image: Tensor) -> Tensor:
+        """Attend from tokens (N, T, C) to places (N, S, C), with and without position.
+
+        Projections of the places are carried over to the tokens. The bias of the keys
+        adds the same to all weights of a token and falls out of the softmax; that of
+        the values passes through, for the weights sum to one.
+        """
+        q = self.split(self.q_proj(tokens) * self.scale)  # N, h, T, d
+        q = q @ self._per_head(self.k_proj)  # N, h, T, C
+        weights = torch.softmax(q.flatten(1, 2) @ placed.mT, dim=-1)  # N, h * T, S
+        seen = (weights @ image).unflatten(1, q.shape[1:3])  # N, h, T, C
+        attended = seen @ self._per_head(self.v_proj).mT
+        return self._join(attended + self.v_proj.bias.view(self.num_heads, 1, -1))
+
+    def weights_prepared(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """Return how places, (B, h, S, d), attend to tokens: (N, h * T, S)."""
+        k = self.split(self.k_proj(tokens) * self.scale)  # N, h, T, d
+        if len(queries) == 1:
+            n, t = tokens.shape[:2]
+            logits = k.transpose(0, 1).flatten(1, 2) @ queries[0].mT  # h, N * T, S
+            logits = logits.unflatten(1, (n, t)).transpose(0, 1)
+        else:
+            logits = k @ queries.mT
+        return torch.softmax(logits, dim=2).flatten(1, 2)
+
+    def weights(self, placed: Tensor, tokens: Tensor) -> Tensor:
+        """Return how places, (N, S, C), attend to tokens: (N, h * T, S)."""
+        k = self.split(self.k_proj(tokens) * self.scale)  # N, h, T, d
+        folded = (k @ self._per_head(self.q_proj)).flatten(1, 2)  # N, h * T, C
+        # The bias of the queries tells the tokens apart.
+        constant = k @ self.q_proj.bias.view(self.num_heads, -1, 1)  # N, h, T, 1
+        logits = (folded @ placed.mT).unflatten(1, k.shape[1:3]) + constant
+        return torch.softmax(logits, dim=2).flatten(1, 2)
+
+    def add(self, image: Tensor, weights: Tensor, tokens: Tensor) -> Tensor:
+        """Add to places (B, S, C) what they see of tokens by weights (N, h * T, S)."""
+        v = self.split(self.v_proj(tokens))  # N, h, T, d
+        out = self.out_proj.weight.unflatten(1, (self.num_heads, -1))  # C, h, d
+        seen = (v @ out.permute(1, 2, 0)).flatten(1, 2)  # N, h * T, C
+        seen_there: Tensor = weights.mT @ seen
+        return image + seen_there + self.out_proj.bias
+
+    def _per_head(self, layer: nn.Linear) -> Tensor:
+        """Return the weights of each head, (h, d, C)."""
+        heads: Tensor = layer.weight.unflatten(0, (self.num_heads, -1))
+        return heads
+
+    def _join(self, attended: Tensor) -> Tensor:
+        """Join heads, (N, h, T, d), and project them to (N, T, C)."""
         out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return out
 

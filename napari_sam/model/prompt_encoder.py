@@ -133,26 +133,25 @@ class PromptEncoder(nn.Module):
             tokens.append(self._boxes(boxes))
         return torch.cat(tokens, dim=1)
 
-    def dense(self, masks: Tensor | None, n: int, size: tuple[int, int]) -> Tensor:
+    def dense(self, masks: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Encode mask prompts, or say that there are none.
 
         Parameters
         ----------
         masks : (N, 1, 4 * H, 4 * W) float32 tensor or None
             Logits of an earlier answer.
-        n : int
-            Number of prompts, used without masks.
         size : tuple of int
             Height and width of the embedding, in cells.
 
         Returns
         -------
         (N, C, H, W) float32 tensor
+            Without masks N is 1, the same for all prompts.
         """
         if masks is not None:
             encoded: Tensor = self.mask_downscaling(masks)
             return encoded
-        return self.no_mask_embed.weight[:, :, None, None].expand(n, -1, *size)
+        return self.no_mask_embed.weight[:, :, None, None].expand(1, -1, *size)
 
     def _points(self, points: Tensor, labels: Tensor) -> Tensor:
         # The centre of pixel 0 lies half a pixel inside the frame.

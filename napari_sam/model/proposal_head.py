@@ -47,6 +47,11 @@ class ProposalHead(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Map (B, C, e, e) to logits of the three maps, (B, 3, 4 * e, 4 * e)."""
+        maps: Tensor = self.maps(self.features(embedding))
+        return maps
+
+    def features(self, embedding: Tensor) -> Tensor:
+        """Map (B, C, e, e) to what the maps are read from, (B, C', 4 * e, 4 * e)."""
         x = embedding.contiguous(memory_format=torch.channels_last)
         for index, block in enumerate(self.blocks):
             if index:
@@ -54,5 +59,4 @@ class ProposalHead(nn.Module):
                     x, scale_factor=2.0, mode="bilinear", align_corners=False
                 )
             x = block(x)
-        maps: Tensor = self.maps(x)
-        return maps
+        return x

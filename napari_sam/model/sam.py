@@ -21,7 +21,7 @@ from napari_sam.model.config import (
 )
 from napari_sam.model.conv_encoder import ConvEncoder
 from napari_sam.model.image_encoder import ImageEncoderViT
-from napari_sam.model.mask_decoder import MaskDecoder
+from napari_sam.model.mask_decoder import MaskDecoder, PreparedEmbedding
 from napari_sam.model.prompt_encoder import PromptEncoder
 from napari_sam.model.proposal_head import ProposalHead
 from napari_sam.model.tiny_vit import TinyViT
@@ -72,6 +72,7 @@ class Sam(nn.Module):
             config.decoder_mlp_dim,
         )
         self.proposal_head = _build_head(config.proposal, config)
+        self.detail = _build_detail(config)
         for name, values in (
             ("pixel_mean", config.pixel_mean),
             ("pixel_std", config.pixel_std),
@@ -88,6 +89,9 @@ class Sam(nn.Module):
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Normalise images and pad them, right and below, to the input frame.
+
+        The published encoders were trained with zeros there; for the convolutional
+        one the last pixels are repeated.
 
         Parameters
         ----------
@@ -111,7 +115,12 @@ class Sam(nn.Module):
                 f"{tuple(images.shape)}; cut a larger image into crops"
             )
         x = (images.to(self.device, torch.float32) - self.pixel_mean) / self.pixel_std
-        return F.pad(x, (0, size - width, 0, size - height))
+        # Grey beyond a dark edge would be something to see for an encoder that was
+        # trained on windows without padding.
+        mode = (
+            "replicate" if isinstance(self.config.encoder, ConvConfig) else "constant"
+        )
+        return F.pad(x, (0, size - width, 0, size - height), mode)
 
     def encode(self, x: Tensor) -> Tensor:
         """Encode normalised crops (B, 3, S, S) to embeddings (B, C, S / 16, S / 16)."""
@@ -121,9 +130,54 @@ class Sam(nn.Module):
             embedding: Tensor = self.image_encoder(x)
         return embedding.float()
 
-    def decode(  # noqa: PLR0913 - every kind of prompt has its name
+    def prepare(
         self,
         embedding: Tensor,
+        *,
+        masks: Tensor | None = None,
+        origin: tuple[int, int] = (0, 0),
+        detail: Tensor | None = None,
+    ) -> PreparedEmbedding:
+        """Compute what all prompts on an embedding share, once for many `decode`.
+
+        Parameters
+        ----------
+        embedding : (B, C, H, W) float32 tensor
+        masks, origin
+            As for `decode`.
+        detail : (B, C / 8, 4 * H, 4 * W) tensor, optional
+            From `details`; computed if not given.
+
+        Returns
+        -------
+        PreparedEmbedding
+        """
+        height, width = embedding.shape[-2:]
+        position = self.prompt_encoder.dense_pe()
+        position = position[..., origin[0] :, origin[1] :][..., :height, :width]
+        dense = self.prompt_encoder.dense(masks, (height, width))
+        detail = self.details(embedding) if detail is None else detail
+        return self.mask_decoder.prepare(embedding + dense, position, detail)
+
+    def details(self, embedding: Tensor) -> Tensor | None:
+        """Return what helps the mask decoder to draw edges, if the weights have it.
+
+        Parameters
+        ----------
+        embedding : (B, C, H, W) float32 tensor
+
+        Returns
+        -------
+        (B, C / 8, 4 * H, 4 * W) tensor or None
+        """
+        if self.detail is None or not isinstance(self.proposal_head, ProposalHead):
+            return None
+        detail: Tensor = self.detail(self.proposal_head.features(embedding))
+        return detail
+
+    def decode(  # noqa: PLR0913 - every kind of prompt has its name
+        self,
+        embedding: Tensor | PreparedEmbedding,
         *,
         points: Tensor | None = None,
         labels: Tensor | None = None,
@@ -136,8 +190,9 @@ class Sam(nn.Module):
 
         Parameters
         ----------
-        embedding : (1 or N, C, H, W) float32 tensor
-            One for all prompts, or one each.
+        embedding : (1 or N, C, H, W) float32 tensor or PreparedEmbedding
+            One for all prompts, or one each; from `prepare` where several calls ask
+            about the same one.
         points : (N, P, 2) float32 tensor, optional
             Input frame, (x, y), pixels.
         labels : (N, P) tensor, optional
@@ -169,13 +224,16 @@ class Sam(nn.Module):
                 "no prompt was given; give points with labels, or boxes "
                 "(a mask alone is not enough: add a point inside it)"
             )
-        height, width = embedding.shape[-2:]
-        position = self.prompt_encoder.dense_pe()
-        position = position[..., origin[0] :, origin[1] :][..., :height, :width]
+        if isinstance(embedding, Tensor):
+            embedding = self.prepare(embedding, masks=masks, origin=origin)
+        elif masks is not None:
+            raise InputError(
+                "a mask prompt was given with an embedding that was prepared without "
+                "it; give it to prepare, or give the embedding itself"
+            )
         sparse = self.prompt_encoder.sparse(points, labels, boxes)
-        dense = self.prompt_encoder.dense(masks, len(sparse), (height, width))
         logits, predicted_iou = self.mask_decoder(
-            embedding, position, sparse, dense, answers=ANSWERS[multimask]
+            embedding, sparse, answers=ANSWERS[multimask]
         )
         return logits.float(), predicted_iou.float()
 
@@ -252,6 +310,17 @@ def _build_head(head: HeadConfig | None, config: SamConfig) -> nn.Module | None:
     if isinstance(head, ProposalConfig):
         return ProposalHead(head, config.embed_dim)
     return UnetrHead(head, config.embed_dim)
+
+
+def _build_detail(config: SamConfig) -> nn.Conv2d | None:
+    head = config.proposal
+    if not (isinstance(head, ProposalConfig) and head.has_detail):
+        return None
+    detail = nn.Conv2d(head.widths[-1], config.embed_dim // 8, kernel_size=1)
+    with torch.no_grad():  # a training may begin without it
+        for parameter in detail.parameters():
+            parameter.zero_()
+    return detail
 
 
 def channels_last(model: Sam) -> Sam:

@@ -62,7 +62,10 @@ class PromptRounds:
         self.model = model
         self.device = embedding.device
         # index_select: the gradient of plain indexing is summed by one thread.
-        self.embedding = embedding.index_select(0, batch.owner.to(self.device))
+        owner = batch.owner.to(self.device)
+        self.embedding = embedding.index_select(0, owner)
+        detail = model.details(embedding)
+        self.detail = None if detail is None else detail.index_select(0, owner)
         self.origin = batch.origin
         self.target = batch.masks
         self.generator = generator
@@ -96,16 +99,14 @@ class PromptRounds:
 
     def _ask(self, *, is_first: bool) -> tuple[Tensor, Tensor]:
         """Decode all objects; four masks (N, 4, h / 2, w / 2) and IoUs (N, 4)."""
-        height, width = self.embedding.shape[-2:]
-        row, column = self.origin
-        encoder = self.model.prompt_encoder
-        position = encoder.dense_pe()[..., row : row + height, column : column + width]
-        logits, predicted_iou = self.model.mask_decoder(
+        prepared = self.model.prepare(
             self.embedding,
-            position,
-            self._sparse(is_first=is_first),
-            encoder.dense(self.feedback, len(self.target), (height, width)),
-            answers=range(4),
+            masks=self.feedback,
+            origin=self.origin,
+            detail=self.detail,
+        )
+        logits, predicted_iou = self.model.mask_decoder(
+            prepared, self._sparse(is_first=is_first), answers=range(4)
         )
         return logits.float(), predicted_iou.float()
 

@@ -18,6 +18,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+class PreparedTruth:
+    """Stands for a prepared embedding: the embedding, and where its window lies."""
+
+    def __init__(self, embedding: torch.Tensor, origin: tuple[int, int] = (0, 0)):
+        self.source = embedding
+        self.origin = origin
+        self.size = tuple(embedding.shape[2:])
+
+    def window(self, rows: slice, columns: slice) -> PreparedTruth:
+        part = self.source[..., rows, columns]
+        return PreparedTruth(part, (rows.start, columns.start))
+
+    def __getitem__(self, key):
+        return self.source[key]
+
+
 class OracleSam(Sam):
     """Answers with the object under the point, of 128 px input like ``tiny``.
 
@@ -50,9 +66,14 @@ class OracleSam(Sam):
         embedding[:, :2] = colour[:, :2].round()[..., None, None]
         return embedding
 
+    def prepare(self, embedding, **others):
+        return PreparedTruth(embedding)
+
     def decode(self, embedding, *, points=None, boxes=None, multimask=True, **others):
+        if isinstance(embedding, torch.Tensor):
+            embedding = self.prepare(embedding)
         at = embedding[0, :2, 0, 0].numpy()
-        first, size = others.get("origin", (0, 0)), embedding.shape[2:]
+        first, size = embedding.origin, embedding.size
         part = np.s_[
             :, *(slice(4 * a, 4 * (a + n)) for a, n in zip(first, size, strict=True))
         ]

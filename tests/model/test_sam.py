@@ -1,5 +1,6 @@
 """The joined network: its frame, its parts of a frame, its refusals, its config."""
 
+import dataclasses
 import math
 
 import pytest
@@ -28,6 +29,13 @@ def small() -> Sam:
     return Sam(SMALL).eval()
 
 
+@pytest.fixture
+def published():
+    """A small network whose encoder is of a published kind."""
+    config = dataclasses.replace(VARIANTS["tiny"], image_size=256)
+    return Sam(config).eval()
+
+
 @pytest.mark.parametrize("config", [*VARIANTS.values(), SMALL], ids=lambda c: c.name)
 def test_a_config_survives_the_way_through_plain_values(config):
     assert SamConfig.from_dict(config.to_dict()) == config
@@ -42,9 +50,9 @@ def test_an_unknown_name_in_a_config_is_refused():
         SamConfig.from_dict(values)
 
 
-def test_preprocess_normalises_and_pads_right_and_below(small):
+def test_preprocess_normalises_and_pads_right_and_below(published):
     image = torch.full((1, 3, 100, 60), 200, dtype=torch.uint8)
-    x = small.preprocess(image)
+    x = published.preprocess(image)
     assert x.shape == (1, 3, 256, 256)
     expected = [
         (200 - 123.675) / 58.395,
@@ -54,6 +62,17 @@ def test_preprocess_normalises_and_pads_right_and_below(small):
     torch.testing.assert_close(x[0, :, 99, 59], torch.tensor(expected))
     assert (x[..., 100:, :] == 0).all()
     assert (x[..., 60:] == 0).all()
+
+
+def test_our_own_network_sees_the_last_pixels_repeated(small):
+    image = torch.randint(256, (1, 3, 100, 60), dtype=torch.uint8)
+    x = small.preprocess(image)
+    torch.testing.assert_close(
+        x[..., :100, 60:], x[..., :100, 59:60].expand(-1, -1, -1, 196)
+    )
+    torch.testing.assert_close(
+        x[..., 100:, :], x[..., 99:100, :].expand(-1, -1, 156, -1)
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 257, 10), (1, 1, 64, 64), (3, 64, 64)])
@@ -165,7 +184,7 @@ def test_part_of_a_frame_is_placed_by_its_origin(small):
     position = small.prompt_encoder.dense_pe()
     seen = []
     hook = small.mask_decoder.register_forward_pre_hook(
-        lambda _, arguments: seen.append(arguments[1])
+        lambda _, arguments: seen.append(arguments[0].position)
     )
     small.decode(
         torch.randn(1, 32, 4, 6),
@@ -173,7 +192,8 @@ def test_part_of_a_frame_is_placed_by_its_origin(small):
         origin=(3, 5),
     )
     hook.remove()
-    torch.testing.assert_close(seen[0], position[..., 3:7, 5:11])
+    expected = position[..., 3:7, 5:11].flatten(2).mT
+    torch.testing.assert_close(seen[0], expected)
 
 
 def test_positions_are_encoded_as_in_tancik_et_al_2020():

@@ -1,0 +1,112 @@
+"""The mask decoder: prepared embeddings, their windows, and details of edges.
+
+That its answers are those of the published decoder is tested in test_parity.py.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+
+from napari_sam.errors import InputError
+from napari_sam.model import VARIANTS, Sam
+from napari_sam.model.config import ProposalConfig
+from napari_sam.model.mask_decoder import _places_first, _rows_and_columns
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    config = dataclasses.replace(
+        VARIANTS["tiny"], image_size=256, proposal=ProposalConfig((16, 8, 8), True)
+    )
+    model = Sam(config).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.fixture
+def prompts():
+    return {
+        "points": torch.rand(3, 2, 2) * 256,
+        "labels": torch.tensor([[1, 0], [1, 1], [0, 1]]),
+    }
+
+
+@torch.inference_mode()
+def test_an_embedding_prepared_once_answers_like_the_embedding(model, prompts):
+    embedding = torch.randn(1, 32, 16, 16)
+    prepared = model.prepare(embedding)
+    for found, expected in zip(
+        model.decode(prepared, **prompts),
+        model.decode(embedding, **prompts),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+@torch.inference_mode()
+def test_a_window_of_a_prepared_embedding_is_the_window_prepared(model, prompts):
+    embedding = torch.randn(1, 32, 16, 16)
+    rows, columns = slice(3, 11), slice(2, 8)
+    detail = model.details(embedding)[..., 12:44, 8:32]
+    expected = model.prepare(
+        embedding[..., rows, columns], origin=(3, 2), detail=detail
+    )
+    found = model.prepare(embedding).window(rows, columns)
+    for field in dataclasses.fields(found):
+        torch.testing.assert_close(
+            getattr(found, field.name), getattr(expected, field.name)
+        )
+    logits, _ = model.decode(found, **prompts)
+    assert logits.shape == (3, 3, 32, 24)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("n_embeddings", [1, 3])
+def test_details_are_filtered_like_the_upscaled_embedding(model, prompts, n_embeddings):
+    embedding = torch.randn(n_embeddings, 32, 16, 16)
+    filters = []
+    hooks = [
+        layer.register_forward_hook(lambda _, __, output: filters.append(output))
+        for layer in model.mask_decoder.output_hypernetworks_mlps
+    ]
+    without, _ = model.decode(
+        model.prepare(embedding, detail=torch.zeros(n_embeddings, 4, 64, 64)), **prompts
+    )
+    detail = torch.randn(n_embeddings, 4, 64, 64)
+    filters.clear()
+    logits, _ = model.decode(model.prepare(embedding, detail=detail), **prompts)
+    for hook in hooks:
+        hook.remove()
+    each = torch.stack(filters, dim=1)  # N, K, C / 8
+    expected = torch.einsum("nkc,nchw->nkhw", each, detail.expand(3, -1, -1, -1))
+    torch.testing.assert_close(logits - without, expected, rtol=1e-3, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_details_change_nothing_before_they_are_trained():
+    torch.manual_seed(0)
+    config = dataclasses.replace(
+        VARIANTS["tiny"], proposal=ProposalConfig((16, 8, 8), True)
+    )
+    with_detail, plain = Sam(config).eval(), Sam(VARIANTS["tiny"]).eval()
+    plain.load_state_dict(with_detail.state_dict(), strict=False)
+    embedding, box = torch.randn(1, 32, 8, 8), torch.tensor([[10.0, 20.0, 60.0, 90.0]])
+    torch.testing.assert_close(
+        with_detail.decode(embedding, boxes=box), plain.decode(embedding, boxes=box)
+    )
+
+
+def test_parts_of_places_are_put_in_order():
+    image = torch.randn(2, 5, 4 * 3, 4 * 7)
+    torch.testing.assert_close(_rows_and_columns(_places_first(image), (3, 7)), image)
+    # The second part of the first place lies right of the first, not below.
+    assert torch.equal(_places_first(image)[:, 1], image[:, :, 0, 1])
+
+
+def test_a_mask_prompt_needs_an_embedding_prepared_with_it(model, prompts):
+    prepared = model.prepare(torch.randn(1, 32, 16, 16))
+    with pytest.raises(InputError, match="prepared without"):
+        model.decode(prepared, masks=torch.zeros(3, 1, 64, 64), **prompts)

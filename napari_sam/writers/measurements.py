@@ -232,8 +232,8 @@ def save_measurements(
     Returns
     -------
     Path
-        Where the file is. In CSV, numbers have up to six significant digits, whole
-        ones all of theirs; NaN is an empty cell.
+        Where the file is. In CSV, numbers have up to six significant digits, from
+        1000 on ten, whole ones all of theirs; NaN is an empty cell.
 
     Raises
     ------
@@ -288,7 +288,10 @@ def _intensities(
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.6g}"
+        if math.isnan(value):
+            return ""
+        # a centroid far out on a slide needs more than six digits
+        return f"{value:.6g}" if abs(value) < 1000 else f"{value:.10g}"
     return str(value)
 
 

@@ -132,3 +132,12 @@ def test_a_large_plane_is_shrunk_as_it_is_read(
     assert large.shape[:2] == (small.shape[0] * zoom, small.shape[1] * zoom)
     background = large[zoom * 45 : zoom * 49, zoom * 50 : zoom * 60]
     assert (background == (200 if has_image else 0)).all()
+
+
+def test_places_far_out_keep_their_decimals(tmp_path: Path) -> None:
+    labels = np.zeros((2, 12_350), np.uint8)
+    labels[0, 12_345:12_347] = labels[1, 12_346] = 1
+    path = FORMATS["csv"].write(labels, tmp_path / "a.csv")
+    with path.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["x"]) == pytest.approx(12_345 + 2 / 3, abs=1e-4)

@@ -67,10 +67,10 @@ class LabelEdit:
     >>> after = np.ones((2, 2), np.uint32)
     >>> edit = LabelEdit((None, None), Box(0, 0, 2, 2), labels[:2, :2].copy(), after)
     >>> edit.apply(labels)
-    ... int(labels.sum())
+    >>> int(labels.sum())
     4
     >>> edit.inverse().apply(labels)
-    ... int(labels.sum())
+    >>> int(labels.sum())
     0
     """
 

@@ -23,6 +23,7 @@ from napari_sam.widgets.geometry import (
 )
 from napari_sam.widgets.layer_labels import LayerLabels
 from napari_sam.widgets.prompt_layers import PromptLayers
+from napari_sam.widgets.stored_labels import OWN, STORE, StoreTarget, new_labels
 
 if TYPE_CHECKING:
     import napari
@@ -66,7 +67,7 @@ class LayerBridge:
         self.image: Image | None = None
         self.labels: Labels | None = None
         self.prompts: PromptLayers | None = None
-        self._target: LayerLabels | None = None
+        self._target: LayerLabels | StoreTarget | None = None
         self._image_key: object = None
         self._settled = QTimer()
         self._settled.setSingleShot(True)
@@ -100,8 +101,9 @@ class LayerBridge:
             for each in self.viewer.layers
             if isinstance(each, Labels)
             and each is not own
-            and not each.multiscale
-            and tuple(each.data.shape) == shape
+            and OWN not in each.metadata
+            and (not each.multiscale or STORE in each.metadata)
+            and spatial_shape(each) == shape
         ]
 
     def choose_image(self, layer: Image | None) -> None:
@@ -134,7 +136,7 @@ class LayerBridge:
         target: LabelTarget | None = None
         records = {}
         if layer is not None:
-            target = self._target = LayerLabels(layer, self.session.note_hand_edit)
+            target = self._target = self._target_of(layer)
             records = layer.metadata.get(METADATA, {})
             self._bind_undo(layer)
         self.session.set_labels(target, records)
@@ -152,8 +154,8 @@ class LayerBridge:
             if self.image is None:
                 raise InputError("no image is chosen; open one and choose it above")
             active = self.viewer.layers.selection.active
-            layer = Labels(
-                np.zeros(spatial_shape(self.image), np.uint32),
+            layer = new_labels(
+                spatial_shape(self.image),
                 name=f"{self.image.name} objects",
                 **transform_of(self.image),
             )
@@ -165,6 +167,11 @@ class LayerBridge:
         if self.labels is None:
             raise InputError("the Labels layer could not be made")
         return self.labels
+
+    def _target_of(self, layer: Labels) -> LayerLabels | StoreTarget:
+        if STORE in layer.metadata:
+            return StoreTarget(layer)
+        return LayerLabels(layer, self.session.note_hand_edit)
 
     def look(self) -> None:
         """Tell the session what is displayed now."""
@@ -185,6 +192,8 @@ class LayerBridge:
         if self.labels is None:
             return 0
         value = self.labels.get_value(self.viewer.cursor.position, world=True)
+        if isinstance(value, tuple):  # of multiscale labels: level and id
+            value = value[1]
         return int(value or 0)
 
     def position(self) -> tuple[float, float] | None:
@@ -196,6 +205,10 @@ class LayerBridge:
         y, x = (float(at[i]) for i, each in enumerate(view.index) if each is None)
         inside = -0.5 <= y < view.shape[0] - 0.5 and -0.5 <= x < view.shape[1] - 0.5
         return (y, x) if inside else None
+
+    def hover(self) -> None:
+        """Show what a click would give where the mouse is."""
+        self.session.peek(self.position())
 
     def close(self) -> None:
         """Take our layers away, and listen no more."""

@@ -15,16 +15,22 @@ from qtpy.QtWidgets import QScrollArea, QToolButton, QVBoxLayout, QWidget
 
 from napari_sam.engine.session import Session
 from napari_sam.errors import NapariSamError, NapariSamWarning
+from napari_sam.widgets.automatic_panel import AutomaticPanel
 from napari_sam.widgets.bridge import LayerBridge
+from napari_sam.widgets.embedding_panel import EmbeddingPanel
+from napari_sam.widgets.export_panel import ExportPanel
 from napari_sam.widgets.keys import KEYS
 from napari_sam.widgets.model_panel import ModelPanel
 from napari_sam.widgets.network import Network
+from napari_sam.widgets.objects_panel import ObjectsPanel
 from napari_sam.widgets.panel import DockParts
 from napari_sam.widgets.prompt_panel import PromptPanel
+from napari_sam.widgets.review_panel import ReviewPanel
+from napari_sam.widgets.save_panel import SavePanel
 from napari_sam.widgets.workers import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import napari
 
@@ -35,6 +41,12 @@ _DRAWN_MS = 100  # a dock needs two or three rounds of the event loop to be draw
 PANELS: tuple[tuple[type[QWidget], bool], ...] = (
     (ModelPanel, True),
     (PromptPanel, True),
+    (ObjectsPanel, False),
+    (AutomaticPanel, False),
+    (EmbeddingPanel, False),
+    (ReviewPanel, False),
+    (ExportPanel, False),
+    (SavePanel, False),
 )
 """Panels from top to bottom, and whether they begin open. A panel is made with the
 `DockParts`, has a `title`, and may have a method `close_panel`."""
@@ -63,9 +75,10 @@ class SegmentAnything(QWidget):
         )
         self.worker.failed.connect(self.tell)
         self.network.failed.connect(self.tell)
-        self._is_closed = False
+        self._is_closed = self._is_hovering = False
         self._bound: list[tuple[Any, str]] = []
         self.panels: dict[str, QWidget] = {}
+        self.headers: dict[str, QToolButton] = {}
         self._make_panels()
         self.bridge.image_changed.connect(self._bind_prompts)
         self.bridge.choose_image(self._first_image())
@@ -83,6 +96,12 @@ class SegmentAnything(QWidget):
     def panel(self, kind: type[Any]) -> Any:
         """Return the panel of a class."""
         return self.panels[kind.title]
+
+    def open_panel(self, kind: type[Any]) -> Any:
+        """Show a panel as its header does; return it."""
+        panel = self.panel(kind)
+        self.headers[kind.title].setChecked(True)
+        return panel
 
     def tell(self, error: Exception) -> None:
         """Show an error as a notification; one of ours says what to do."""
@@ -104,6 +123,7 @@ class SegmentAnything(QWidget):
         for panel in self.panels.values():
             if hasattr(panel, "close_panel"):
                 panel.close_panel()
+        self.viewer.mouse_move_callbacks.remove(self._moved)
         for owner, key in self._bound:
             owner.bind_key(key, None)
         self.bridge.close()
@@ -128,7 +148,8 @@ class SegmentAnything(QWidget):
         for kind, is_open in PANELS:
             panel = kind(self.parts)
             self.panels[panel.title] = panel
-            layout.addWidget(_header(panel, is_open=is_open))
+            self.headers[panel.title] = _header(panel, is_open=is_open)
+            layout.addWidget(self.headers[panel.title])
             layout.addWidget(panel)
         layout.addStretch(1)
         scroll = QScrollArea()
@@ -147,7 +168,10 @@ class SegmentAnything(QWidget):
             "reject": prompt.reject,
             "other_kind": prompt.other_kind,
             "tool": prompt.next_tool,
-            "open": self._open_object,
+            "open": self._on_object("open"),
+            "delete": self._on_object("delete"),
+            "merge": self._on_object("merge"),
+            "split": self._on_object("split"),
             "answer_1": lambda: session.choose(0),
             "answer_2": lambda: session.choose(1),
             "answer_3": lambda: session.choose(2),
@@ -156,6 +180,10 @@ class SegmentAnything(QWidget):
         }
 
     def _bind_viewer(self) -> None:
+        self.viewer.mouse_move_callbacks.append(self._moved)
+        hover = next(each for each in KEYS if each.command == "hover")
+        self.viewer.bind_key(hover.everywhere, self._hover, overwrite=True)
+        self._bound.append((self.viewer, hover.everywhere))
         for key in KEYS:
             command = self._commands().get(key.command)
             if command is not None and key.everywhere:
@@ -187,10 +215,28 @@ class SegmentAnything(QWidget):
         owner.bind_key(key, pressed, overwrite=True)
         self._bound.append((owner, key))
 
-    def _open_object(self) -> None:
-        number = self.bridge.object_under_cursor()
-        if number:
-            self.session.open_object(number)
+    def _on_object(self, name: str) -> Callable[[], None]:
+        """Return a command for the object under the mouse."""
+
+        def command() -> None:
+            panel = self.panel(ObjectsPanel)
+            panel.choose_under_mouse()
+            getattr(panel, name)()
+
+        return command
+
+    def _hover(self, _owner: Any) -> Iterator[None]:
+        """Show what clicks would give while the key is held."""
+        self._is_hovering = True
+        self.bridge.hover()
+        yield
+        self._is_hovering = False
+        self.session.peek(None)
+
+    def _moved(self, _viewer: Any, _event: Any) -> None:
+        # one question at a time: the next one asks about where the mouse is by then
+        if self._is_hovering and not self.session.is_waiting:
+            self.bridge.hover()
 
 
 def _header(panel: Any, *, is_open: bool) -> QToolButton:

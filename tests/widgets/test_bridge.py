@@ -1,0 +1,303 @@
+"""Layers and session agree: coordinates, undo, deleted layers; no canvas is drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from napari_sam.engine.draft import Shape
+from napari_sam.engine.request import PlaneView
+from napari_sam.engine.session import Session
+from tests.engine.discs import DiscPlanes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari.components import ViewerModel
+    from numpy.typing import NDArray
+    from pytestqt.qtbot import QtBot
+
+    from napari_sam.widgets.bridge import LayerBridge
+
+pytestmark = pytest.mark.display
+
+
+class Stage:
+    """A viewer model with an image, a session and the bridge between them."""
+
+    def __init__(self, image: NDArray[Any], **options: Any) -> None:
+        from napari.components import ViewerModel
+
+        from napari_sam.widgets.bridge import LayerBridge
+
+        self.viewer: ViewerModel = ViewerModel()
+        self.image = self.viewer.add_image(image, name="cells", **options)
+        self.session = Session()
+        self.bridge: LayerBridge = LayerBridge(self.viewer, self.session)
+        self.bridge.choose_image(self.image)
+
+    @property
+    def prompts(self) -> Any:
+        return self.bridge.prompts
+
+    def click_world(self, world: Any) -> None:
+        """What napari's points tool does with a click there."""
+        self.prompts.points.add(self.prompts.points.world_to_data(world))
+
+
+@pytest.fixture
+def stage(
+    qtbot: QtBot, cells: tuple[NDArray[np.uint8], NDArray[np.uint32]]
+) -> Iterator[Stage]:
+    stage = Stage(cells[0])
+    planes = DiscPlanes(cells[1])
+    stage.session.request.connect(
+        lambda request: stage.session.receive(planes.answer(request))
+    )
+    yield stage
+    stage.bridge.close()
+
+
+AFFINE = np.array([[0, -2.0, 11], [1.5, 0.3, -4], [0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"scale": (0.5, 0.25), "translate": (10, -20)},
+        {"rotate": 33, "scale": (2, 3)},
+        {"shear": [0.3], "translate": (5, 5)},
+        {"affine": AFFINE},
+        {"affine": AFFINE, "scale": (0.5, 2), "rotate": 10},
+    ],
+)
+def test_a_click_lands_where_it_is_seen(qtbot: QtBot, options: dict[str, Any]) -> None:
+    """World to pixels by napari's own image layer is the oracle."""
+    stage = Stage(np.zeros((96, 128), np.uint8), **options)
+    world = stage.image.data_to_world((24.0, 60.0))
+    stage.click_world(world)
+    np.testing.assert_allclose(stage.session.draft.points, [[24, 60]], atol=1e-3)
+    preview_of(stage, Mask(20, 50, 30, 70))
+    preview = stage.prompts.preview
+    lit = np.argwhere(preview.data > 0)
+    np.testing.assert_allclose(
+        stage.image.world_to_data(preview.data_to_world(lit[0])), (20, 50), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        stage.image.world_to_data(preview.data_to_world(lit[-1])), (29, 69), atol=1e-6
+    )
+    stage.bridge.close()
+
+
+def Mask(y0: int, x0: int, y1: int, x1: int) -> Any:
+    from napari_sam.engine.request import ShownMask
+    from napari_sam.tiling import Box
+
+    box = Box(y0, x0, y1, x1)
+    return ShownMask(box, np.ones(box.shape, bool), 0.9, 0.9, 0, 1)
+
+
+def preview_of(stage: Stage, *masks: Any) -> None:
+    stage.prompts.show_masks(masks)
+
+
+@pytest.mark.parametrize(
+    ("order", "index", "plane"),
+    [
+        ((0, 1, 2), (2, None, None), (96, 128)),
+        ((0, 2, 1), (2, None, None), (96, 128)),  # seen transposed
+        ((1, 0, 2), (None, 40, None), (5, 128)),
+        ((2, 1, 0), (None, None, 50), (5, 96)),
+    ],
+)
+def test_any_two_axes_are_a_plane(
+    qtbot: QtBot, order: tuple[int, ...], index: Any, plane: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (5, 96, 128), np.uint8)
+    stage = Stage(image, scale=(2, 1, 1))
+    stage.viewer.dims.set_point((0, 1, 2), (4, 40, 50))
+    stage.viewer.dims.order = order
+    view = stage.session.view
+    assert isinstance(view, PlaneView)
+    assert (view.index, view.shape) == (index, plane)
+    slices = tuple(slice(None) if each is None else each for each in index)
+    np.testing.assert_array_equal(view.source.read(plane=view.plane), image[slices])
+    stage.click_world(stage.image.data_to_world((2, 40, 50)))
+    expected = [c for c, each in zip((2, 40, 50), index, strict=True) if each is None]
+    np.testing.assert_allclose(stage.session.draft.points, [expected])
+    stage.bridge.close()
+
+
+def test_a_3d_display_has_no_plane(qtbot: QtBot) -> None:
+    stage = Stage(np.zeros((5, 96, 128), np.uint8))
+    stage.viewer.dims.ndisplay = 3
+    assert stage.session.view is None
+    stage.viewer.dims.ndisplay = 2
+    assert stage.session.view is not None
+    stage.bridge.close()
+
+
+@pytest.mark.parametrize("kind", ["rgb", "multiscale", "five axes"])
+def test_kinds_of_images(qtbot: QtBot, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    data: Any = rng.integers(0, 255, (2, 3, 2, 40, 50), np.uint8)
+    options: dict[str, Any] = {}
+    if kind == "rgb":
+        data = rng.integers(0, 255, (40, 50, 3), np.uint8)
+        options["rgb"] = True
+    elif kind == "multiscale":
+        full = rng.integers(0, 255, (40, 50), np.uint8)
+        data, options["multiscale"] = [full, full[::2, ::2]], True
+    stage = Stage(data, **options)
+    stage.click_world(
+        stage.image.data_to_world((*[0] * (stage.image.ndim - 2), 30, 45))
+    )
+    view = stage.session.view
+    assert view is not None
+    assert view.shape == (40, 50)
+    np.testing.assert_allclose(stage.session.draft.points, [[30, 45]])
+    assert stage.bridge.need_labels().data.shape[-2:] == (40, 50)
+    stage.bridge.close()
+
+
+def test_the_window_of_the_encoder_is_what_is_seen(qtbot: QtBot) -> None:
+    stage = Stage(np.arange(96 * 128, dtype=np.uint16).reshape(96, 128))
+    stage.image.contrast_limits = (100, 900)
+    stage.bridge.look()
+    view = stage.session.view
+    assert view is not None
+    assert view.intensity is not None
+    assert view.intensity.limits == ((100.0, 900.0),)
+    stage.bridge.close()
+
+
+def test_points_are_added_dragged_and_deleted(stage: Stage) -> None:
+    stage.click_world((24, 60))
+    stage.session.state.positive = False
+    stage.click_world((80, 3))
+    assert stage.session.draft.positive.tolist() == [True, False]
+    symbols = [str(each) for each in stage.prompts.points.symbol]
+    assert symbols == ["disc", "x"]
+    stage.prompts.points.selected_data = {0}
+    stage.prompts.points.remove_selected()
+    np.testing.assert_allclose(stage.session.draft.points, [[80, 3]])
+    assert stage.session.draft.positive.tolist() == [False]
+    stage.session.undo()
+    np.testing.assert_allclose(stage.prompts.points.data, [[24, 60], [80, 3]])
+    assert [str(each) for each in stage.prompts.points.symbol] == ["disc", "x"]
+
+
+def test_commit_undo_and_redo_in_the_layer(
+    stage: Stage, cells: tuple[NDArray[np.uint8], NDArray[np.uint32]]
+) -> None:
+    truth = cells[1]
+    layer = stage.bridge.need_labels()
+    for point in ((24, 60), (20, 20)):
+        stage.click_world(point)
+        stage.session.commit()
+    np.testing.assert_array_equal(layer.data == 1, truth == 2)
+    np.testing.assert_array_equal(layer.data == 2, truth == 1)
+    assert not len(stage.prompts.points.data)
+    stage.session.undo()
+    assert set(np.unique(layer.data)) == {0, 1}
+    np.testing.assert_allclose(stage.prompts.points.data, [[20, 20]])
+    stage.session.redo()
+    assert set(np.unique(layer.data)) == {0, 1, 2}
+
+
+def test_strokes_by_hand_are_steps_of_the_same_history(stage: Stage) -> None:
+    layer = stage.bridge.need_labels()
+    stage.click_world((24, 60))
+    stage.session.commit()
+    committed = layer.data.copy()
+    layer.selected_label = 1
+    layer.brush_size = 5
+    layer.paint((80, 100), 1)
+    assert stage.session.records[1].hand_edits == 1
+    assert (layer.data != committed).any()
+    stage.click_world((20, 20))
+    stage.session.undo()  # the point
+    assert stage.session.undo() == "paint"
+    np.testing.assert_array_equal(layer.data, committed)
+    stage.session.undo()
+    assert not layer.data.any()
+
+
+def test_an_undo_beside_ours_does_no_harm(stage: Stage) -> None:
+    layer = stage.bridge.need_labels()
+    stage.click_world((24, 60))
+    stage.session.commit()
+    committed = layer.data.copy()
+    layer.undo()  # from the console
+    stage.session.undo()
+    assert not layer.data.any()
+    stage.session.redo()
+    np.testing.assert_array_equal(layer.data, committed)
+
+
+@pytest.mark.parametrize("which", ["points", "shapes", "preview"])
+def test_deleted_prompt_layers_come_back(stage: Stage, which: str) -> None:
+    stage.click_world((24, 60))
+    stage.session.set_shapes([Shape.of_box((8, 44, 40, 76))])
+    stage.viewer.layers.remove(getattr(stage.prompts, which))
+    np.testing.assert_allclose(stage.prompts.points.data, [[24, 60]])
+    assert len(stage.prompts.shapes.data) == 1
+    assert stage.prompts.points in stage.viewer.layers
+    stage.click_world((26, 62))
+    assert len(stage.session.draft.points) == 2
+
+
+def test_without_its_labels_or_image_the_session_stays_sound(stage: Stage) -> None:
+    layer = stage.bridge.need_labels()
+    stage.click_world((24, 60))
+    stage.session.commit()
+    stage.viewer.layers.remove(layer)
+    assert stage.bridge.labels is None
+    assert stage.session.labels is None
+    stage.session.undo()  # the steps of the lost layer are forgotten
+    stage.viewer.layers.remove(stage.image)
+    assert stage.bridge.image is None
+    assert stage.session.view is None
+    assert [layer.name for layer in stage.viewer.layers] == []
+
+
+def test_layers_follow_a_new_transform(stage: Stage) -> None:
+    stage.click_world((24, 60))
+    stage.image.scale = (2, 3)
+    np.testing.assert_allclose(stage.prompts.points.scale, (2, 3))
+    stage.click_world((40, 60))
+    np.testing.assert_allclose(stage.session.draft.points[1], (20, 20), atol=1e-3)
+
+
+def test_boxes_drawn_in_any_direction_and_ellipses(stage: Stage) -> None:
+    shapes = stage.prompts.shapes
+    shapes.add(
+        [[39.5, 75.5], [39.5, 43.5], [7.5, 43.5], [7.5, 75.5]], shape_type="rectangle"
+    )
+    (drawn,) = stage.session.draft.shapes
+    assert drawn.kind == "box"
+    np.testing.assert_allclose(drawn.corners, [[7.5, 43.5], [39.5, 75.5]])
+    shapes.add([[40, 10], [40, 50], [80, 50], [80, 10]], shape_type="ellipse")
+    ellipse = stage.session.draft.shapes[1]
+    assert ellipse.kind == "area"
+    from_centre = np.hypot(*(ellipse.corners - (60, 30)).T)
+    np.testing.assert_allclose(from_centre, 20, rtol=1e-5)
+    shapes.add([[1, 1], [5, 9], [9, 9]], shape_type="path")
+    assert stage.session.draft.shapes[2].kind == "line"
+
+
+def test_choices_follow_renames_and_new_images(stage: Stage) -> None:
+    changes: list[bool] = []
+    stage.bridge.choices_changed.connect(lambda: changes.append(True))
+    stage.image.name = "nuclei"
+    assert changes
+    other = stage.viewer.add_image(np.zeros((30, 40), np.uint8), name="other")
+    stage.bridge.choose_image(other)
+    names = [layer.name for layer in stage.viewer.layers]
+    assert sum("points" in name for name in names) == 1
+    stage.click_world(other.data_to_world((5, 6)))
+    np.testing.assert_allclose(stage.session.draft.points, [[5, 6]])

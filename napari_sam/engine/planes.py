@@ -72,6 +72,11 @@ class Planes:
             self._open.popitem(last=False)
         return self._open[key]
 
+    def keep_in(self, cache: EmbeddingCache) -> None:
+        """Keep embeddings in a cache from now on; open planes are opened again."""
+        self.cache = cache
+        self._open.clear()
+
     def answer(self, request: PredictRequest) -> PredictResult:
         """Ask the network.
 

@@ -13,9 +13,8 @@ from napari.utils.notifications import show_info, show_warning
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_sam.engine.choice import Choice
-from napari_sam.tiling import Box
 from napari_sam.widgets.automatic_form import AutomaticForm
-from napari_sam.widgets.geometry import plane_view, spatial_shape
+from napari_sam.widgets.geometry import plane_view, spatial_shape, visible_box
 from napari_sam.widgets.plane_layers import CandidateLayer
 
 if TYPE_CHECKING:
@@ -76,7 +75,9 @@ class AutomaticPanel(QWidget):
         self.discard()
         self._parts.bridge.need_labels()
         search = self.form.search()
-        region = self.visible_region(view) if extent == "view" else None
+        image = self._parts.bridge.image
+        looks = extent == "view" and image is not None
+        region = visible_box(image, view) if looks else None
         self.form.show_progress(0)
 
         def one_plane() -> Job[Any]:
@@ -126,20 +127,6 @@ class AutomaticPanel(QWidget):
         if which == "all":
             self.discard()
         return len(records)
-
-    def visible_region(self, view: PlaneView) -> Box | None:
-        """Return the part of the plane that is in view; None for all of it."""
-        image = self._parts.bridge.image
-        if image is None:
-            return None
-        corners = np.asarray(image.corner_pixels, np.float64)
-        if image.multiscale:
-            corners = corners * np.asarray(image.downsample_factors)[image.data_level]
-        y, x = (i for i, each in enumerate(view.index) if each is None)
-        (y0, y1), (x0, x1) = corners[:, y], corners[:, x]
-        box = Box(int(y0), int(x0), int(np.ceil(y1)) + 1, int(np.ceil(x1)) + 1)
-        seen = box.clip(view.shape)
-        return seen if seen.area else None
 
     def close_panel(self) -> None:
         """Listen no more, and take the candidates away."""

@@ -16,6 +16,7 @@ from napari.utils.transforms import Affine
 
 from napari_sam.engine.request import PlaneView
 from napari_sam.images import ImageSource, Intensity
+from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
     from napari.components import Dims
@@ -181,3 +182,22 @@ def to_plane(points: NDArray[Any], index: PlaneIndex) -> NDArray[np.float32]:
     """Move points of a layer, (N, ndim), to its plane, (N, 2); undoes `to_layer`."""
     seen = [i for i, each in enumerate(index) if each is None]
     return np.asarray(points, np.float32).reshape(-1, len(index))[:, seen]
+
+
+def visible_box(layer: Image, view: PlaneView) -> Box | None:
+    """Return the part of a plane that is on the screen; None if none of it is.
+
+    Parameters
+    ----------
+    layer : Image
+        The image that the plane is a part of.
+    view : PlaneView
+    """
+    corners = np.asarray(layer.corner_pixels, np.float64)
+    if layer.multiscale:
+        corners = corners * np.asarray(layer.downsample_factors)[layer.data_level]
+    y, x = (i for i, each in enumerate(view.index) if each is None)
+    (y0, y1), (x0, x1) = corners[:, y], corners[:, x]
+    box = Box(int(y0), int(x0), int(np.ceil(y1)) + 1, int(np.ceil(x1)) + 1)
+    seen = box.clip(view.shape)
+    return seen if seen.area else None

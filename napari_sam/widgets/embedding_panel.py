@@ -1,0 +1,232 @@
+"""Embedding a whole plane beforehand, so that no click has to wait.
+
+What is in view comes first: when the camera moves, the rest is sorted again. Crops that
+are embedded stay on disk, and are found again tomorrow.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from napari.utils.notifications import show_info, show_warning
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_sam.widgets.geometry import visible_box
+from napari_sam.widgets.plane_layers import EmbeddingOverlay
+
+if TYPE_CHECKING:
+    from napari_sam.engine.embed import PlaneEmbedding
+    from napari_sam.engine.jobs import Step
+    from napari_sam.tiling import Crop
+    from napari_sam.widgets.panel import DockParts
+    from napari_sam.widgets.workers import Task
+
+_SETTLED_MS = 400  # after the last move of the camera
+
+
+class EmbeddingPanel(QWidget):
+    """Embed the plane that is looked at; see which crops are done.
+
+    Parameters
+    ----------
+    parts : DockParts
+    """
+
+    title = "Embed the plane"
+
+    def __init__(self, parts: DockParts) -> None:
+        super().__init__()
+        self._parts = parts
+        self.overlay = EmbeddingOverlay(parts.viewer)
+        self._task: Task | None = None
+        self._embedding: PlaneEmbedding | None = None
+        self._begun = (0.0, 0)  # when, and how many crops were done then
+        self._make_controls()
+        self._settled = QTimer(self)
+        self._settled.setSingleShot(True)
+        self._settled.setInterval(_SETTLED_MS)
+        self._settled.timeout.connect(self._prefer)
+        viewer = parts.viewer
+        # napari 0.9 has moved the camera
+        self._camera = (
+            viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
+        )
+        self._camera.events.center.connect(self._camera_moved)
+        parts.session.view_changed.connect(self.stop)
+        parts.network.loaded.connect(self.stop)
+        self._show(None)
+
+    def start(self) -> None:
+        """Embed all crops of the plane that are missing."""
+        view, planes = self._parts.session.view, self._parts.network.planes
+        if view is None or planes is None:
+            show_warning("Nothing to embed yet: open an image, and wait for the model.")
+            return
+        self.stop()
+        self.status.setText("Opening the plane ...")
+
+        def open_plane() -> tuple[PlaneEmbedding, list[Crop]]:
+            from napari_sam.cache import EmbeddingCache
+            from napari_sam.settings import get_settings
+
+            if planes.cache is None:
+                settings = get_settings()
+                folder = settings.cache_dir / "napari"
+                limit = settings.cache_limit_bytes
+                planes.keep_in(EmbeddingCache(folder, limit_bytes=limit))
+            embedding = planes.open(view)
+            return embedding, embedding.missing()
+
+        self._parts.worker.call(open_plane, lambda found: self._begin(*found))
+
+    def stop(self, *_: object) -> None:
+        """Stop after the crop in hand; what is embedded stays."""
+        if self._task is not None:
+            self._parts.worker.cancel(self._task)
+        self._task, self._embedding = None, None
+        self.overlay.clear()
+        self._show(None)
+
+    def close_panel(self) -> None:
+        """Stop, and listen no more."""
+        self._camera.events.center.disconnect(self._camera_moved)
+        self._parts.session.view_changed.disconnect(self.stop)
+        self._parts.network.loaded.disconnect(self.stop)
+        self.stop()
+
+    def _make_controls(self) -> None:
+        self.run = QPushButton("Embed this plane")
+        self.run.setToolTip(
+            "Encode the whole plane now, beginning with what is in view; then every "
+            "click is fast. It is kept on disk for the next time."
+        )
+        self.run.clicked.connect(self._run_or_stop)
+        self.pause = QPushButton("Pause")
+        self.pause.setCheckable(True)
+        self.pause.setToolTip("Let the encoder rest after the crop in hand.")
+        self.pause.toggled.connect(self._pause)
+        self.show_crops = QCheckBox("Show which crops are done")
+        self.show_crops.setChecked(True)
+        self.show_crops.setToolTip(
+            "Colours over the image: blue is being encoded, green is done, red failed."
+        )
+        self.show_crops.toggled.connect(self._show_overlay)
+        self.progress = QProgressBar()
+        self.progress.setFormat("%v of %m crops")
+        self.status = QLabel()
+        self.status.setWordWrap(True)
+        line = QHBoxLayout()
+        line.addWidget(self.run, 1)
+        line.addWidget(self.pause)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.addLayout(line)
+        layout.addWidget(self.progress)
+        layout.addWidget(self.show_crops)
+        layout.addWidget(self.status)
+
+    def _run_or_stop(self) -> None:
+        if self._task is None:
+            self.start()
+        else:
+            self.stop()
+
+    def _begin(self, embedding: PlaneEmbedding, missing: list[Crop]) -> None:
+        image = self._parts.bridge.image
+        if image is None:
+            return
+        self._embedding = embedding
+        self.overlay.show(embedding.grid, image)
+        left = {crop.index for crop in missing}
+        for index in range(len(embedding.grid)):
+            if index not in left:
+                self.overlay.set_state(index, "done")
+        self._show_overlay()
+        self._begun = (time.monotonic(), len(embedding.grid) - len(missing))
+        self._fill()
+
+    def _fill(self) -> None:
+        embedding = self._embedding
+        if embedding is None:
+            return
+        self._prefer()
+        self._show(len(embedding.grid))
+        self._task = self._parts.worker.start(
+            "embed",
+            lambda: embedding.fill(batch=1),
+            on_step=self._step,
+            on_done=self._done,
+            on_error=self._failed,
+        )
+
+    def _step(self, step: Step) -> None:
+        crops: list[Crop] = step.value if isinstance(step.value, list) else []
+        for crop in crops:
+            self.overlay.set_state(crop.index, "done")
+        self.progress.setMaximum(step.total)
+        self.progress.setValue(step.done)
+        begun, n_before = self._begun
+        if step.done > n_before:
+            each = (time.monotonic() - begun) / (step.done - n_before)
+            self.status.setText(f"{_duration(each * (step.total - step.done))} left")
+
+    def _done(self, _result: object) -> None:
+        self._task = None
+        self._show(None)
+        self.status.setText("The plane is embedded; clicks do not wait any more.")
+        show_info("The plane is embedded.")
+
+    def _failed(self, error: Exception) -> None:
+        self._task = None
+        self._show(None)
+        self.status.setText("Stopped by an error; what was embedded stays.")
+        self._parts.worker.failed.emit(error)
+
+    def _pause(self, checked: bool) -> None:
+        if self._task is not None:
+            self._parts.worker.pause(self._task, paused=checked)
+            self.pause.setText("Go on" if checked else "Pause")
+
+    def _camera_moved(self, _event: object = None) -> None:
+        if self._task is not None:
+            self._settled.start()
+
+    def _prefer(self) -> None:
+        """Let what is in view come first, from now on."""
+        image, view = self._parts.bridge.image, self._parts.session.view
+        if image is not None and view is not None and self._embedding is not None:
+            self._embedding.prefer(visible=visible_box(image, view))
+
+    def _show_overlay(self, _checked: object = None) -> None:
+        if self.overlay.layer is not None:
+            self.overlay.layer.visible = self.show_crops.isChecked()
+
+    def _show(self, n_crops: int | None) -> None:
+        running = n_crops is not None
+        self.run.setText("Stop" if running else "Embed this plane")
+        self.pause.setEnabled(running)
+        self.pause.setChecked(False)
+        self.progress.setVisible(running)
+        if n_crops is not None:
+            self.progress.setMaximum(n_crops)
+
+
+def _duration(seconds: float) -> str:
+    """Write a time for people.
+
+    Examples
+    --------
+    >>> _duration(42.3), _duration(150)
+    ('42 s', '3 min')
+    """
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -14,6 +14,7 @@ from napari_sam.cli.models import models
 from napari_sam.cli.predict import predict
 from napari_sam.cli.segment import run, segment
 from napari_sam.cli.show import demo
+from napari_sam.cli.stacks import link, propagate
 from napari_sam.cli.training import evaluate, train
 from napari_sam.errors import (
     FormatError,
@@ -32,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (segment, run, predict, export, train, evaluate, demo):
+for command in (segment, run, predict, propagate, link, export, train, evaluate, demo):
     app.command()(command)
 app.add_typer(models, name="models")
 

@@ -124,6 +124,13 @@ def segment(
     ] = False,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    link: Annotated[
+        Literal["z", "t", "both"] | None,
+        typer.Option(
+            help="Link the planes of stacks along this axis, to NAME.linked.tif.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
 ) -> None:
     """Find all objects of each image, without prompts; stacks plane by plane.
 
@@ -133,6 +140,7 @@ def segment(
     from napari_sam.engine.batch import segment_file
     from napari_sam.engine.files import ImageOptions, plan_outputs
     from napari_sam.engine.inputs import InputImage, find_inputs
+    from napari_sam.engine.volume import LinkOptions, segment_stack
     from napari_sam.weights import load_model
 
     found = find_inputs(images) if series is None else [InputImage(Path(images[0]))]
@@ -167,18 +175,14 @@ def segment(
         _print_plan(work, sam, opening, config, as_json=as_json)
         return
     with _cluster(scheduler, workers, device) as cluster:
+        how: dict[str, Any] = {"weights": model or "default", "workers": cluster}
+        if link is not None:
+            how["link"] = LinkOptions(link)
+        start = segment_file if link is None else segment_stack
         jobs = [
             (
                 each.name,
-                segment_file(
-                    each.path,
-                    to,
-                    sam,
-                    _of_image(opening, each),
-                    config,
-                    weights=model or "default",
-                    workers=cluster,
-                ),
+                start(each.path, to, sam, _of_image(opening, each), config, **how),
             )
             for each, to in work
         ]

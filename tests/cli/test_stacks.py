@@ -1,0 +1,116 @@
+"""``napari-sam propagate``, ``link`` and ``segment --link``."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_sam import Prompts, load_model, run
+from napari_sam.engine.propagate import propagate
+from napari_sam.link import link_frames, link_slices
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.cli.conftest import Ended
+
+
+@pytest.fixture
+def planes(tmp_path: Path) -> Path:
+    """Labels of four planes, two objects in each."""
+    labels = np.zeros((4, 30, 30), np.uint32)
+    for i in range(4):
+        labels[i, 4:10, 4 + i : 10 + i] = 5 - i
+        labels[i, 18:26, 15:22] = 7 + i
+    path = tmp_path / "a.labels.tif"
+    tifffile.imwrite(path, labels, metadata={"axes": "ZYX"})
+    return path
+
+
+def test_propagate_writes_what_the_library_finds(
+    cli: Callable[..., Ended], stack: Path, weights: Path, tmp_path: Path
+) -> None:
+    ended = cli(
+        "propagate", stack, "--model", weights, "--point", "0,20,25",
+        "--point", "0,3,3,-", "-o", "cell.tif", "--object-id", 4, "--json",
+    )  # fmt: skip
+    assert ended.status == 0, ended.err
+    prompts = {0: Prompts([[20, 25], [3, 3]], [True, False])}
+    found = run(propagate(stack, load_model(weights), prompts))
+    labels = tifffile.imread(tmp_path / "cell.tif")
+    for z in range(2):
+        np.testing.assert_array_equal(labels[z], 4 * found.mask(z, (40, 50)))
+    facts = json.loads(ended.out)
+    assert facts["slices"] == list(found.slices)
+    rows = list(csv.DictReader((tmp_path / "cell.slices.csv").open()))
+    prompted = [row for row in rows if row["state"] == "prompted"]
+    assert [row["slice"] for row in prompted] == ["0"]
+    assert int(prompted[0]["area"]) == np.count_nonzero(labels[0])
+    assert {row["slice"]: row["reason"] for row in rows if row["state"] == "end"} == {
+        str(stop.index): stop.reason for stop in found.stops
+    }
+
+
+def test_link_writes_objects_along_z(
+    cli: Callable[..., Ended], planes: Path, tmp_path: Path
+) -> None:
+    ended = cli("link", planes)
+    assert ended.status == 0, ended.err
+    assert "2 objects" in ended.out
+    linked = tifffile.imread(tmp_path / "a.linked.tif")
+    np.testing.assert_array_equal(linked, link_slices(tifffile.imread(planes)))
+    assert cli("link", planes).status != 0  # it is there already
+
+
+def test_link_writes_tracks(cli: Callable[..., Ended], tmp_path: Path) -> None:
+    labels = np.zeros((3, 30, 30), np.uint32)
+    for t in range(3):
+        labels[t, 4:10, 4 + t : 10 + t] = 5 - t
+    tifffile.imwrite(tmp_path / "m.tif", labels, metadata={"axes": "TYX"})
+    ended = cli(
+        "link", "m.tif", "--along", "t", "--ctc", "-o", "m.linked.tif", "--json"
+    )
+    assert ended.status == 0, ended.err
+    assert json.loads(ended.out)["objects"] == 1
+    linked = tifffile.imread(tmp_path / "m.linked.tif")
+    np.testing.assert_array_equal(linked, link_frames(labels)[0])
+    assert (tmp_path / "m_RES" / "res_track.txt").read_text() == "1 0 2 0\n"
+    assert len(list(csv.reader((tmp_path / "m.tracks.csv").open()))) == 4
+
+
+def test_segment_links_on_request(
+    cli: Callable[..., Ended], stack: Path, weights: Path, tmp_path: Path
+) -> None:
+    ended = cli("segment", stack, "--model", weights, "-o", "out", "--link", "z")
+    assert ended.status == 0, ended.err
+    planes = tifffile.imread(tmp_path / "out" / "stack.labels.tif")
+    linked = tifffile.imread(tmp_path / "out" / "stack.linked.tif")
+    np.testing.assert_array_equal(linked, link_slices(planes))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--point", "20,25"], "point '25'"),
+        (["--point", "x,20,25"], "does not begin with a slice"),
+        ([], "no prompts"),
+        (["--point", "0,20,25", "--within", "4"], "first,last"),
+        (["--point", "7,20,25"], "prompts in slices [7]"),
+    ],
+)
+def test_wrong_input_is_explained(
+    cli: Callable[..., Ended],
+    stack: Path,
+    weights: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    ended = cli("propagate", stack, "--model", weights, *arguments)
+    assert ended.status == 2
+    assert message in ended.err

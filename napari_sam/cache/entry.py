@@ -35,7 +35,6 @@ EntryState: TypeAlias = Literal["missing", "done", "skipped"]
 
 _MARKS = ("seals", "skipped")
 _PACK = re.compile(r"packed-(\d+)")
-_FLAT = {"name": "default", "separator": "."}  # no folders for each crop
 _CHUNK = re.compile(r"c\.(\d+)(\.0)+")
 
 # lz4 with bitshuffle was the fastest to come under 2 MiB a crop (measured)
@@ -230,11 +229,11 @@ class CacheEntry:
         return seal.tobytes() if seal.any() else None
 
     def _states(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        present = {}
+        present: dict[str, NDArray[np.bool_]] = {}
         for name in _MARKS:
             loose = np.array(sorted(self._loose(name)), np.intp)
             if name in self._packed_marks:
-                present[name] = self._packed_marks[name].any(axis=1)
+                present[name] = np.any(self._packed_marks[name] != 0, axis=1)
                 for index in loose.tolist():  # few: what was written since packing
                     present[name][index] = self._mark(name, index) is not None
             else:
@@ -370,7 +369,7 @@ def create_array(
         compressors=[*_CODECS.get(name, []), Crc32cCodec()],
         # NaN marks a chunk that is absent, so even one full of zeros must be written
         fill_value=float("nan") if dtype.startswith("float") else 0,
-        chunk_key_encoding=_FLAT,
+        chunk_key_encoding={"name": "default", "separator": "."},  # no folder a crop
         config={"write_empty_chunks": True},
     )
 

@@ -8,18 +8,22 @@ A stored crop is trusted only if its seal equals the digest of the pixels that t
 encoder would see. Where the key covers every pixel of the plane this is known; of
 a larger plane the key covers a sample, so each crop's pixels are compared once.
 Modification times were rejected: copying a file changes them, an edit need not.
+
+Several threads may use one `PlaneEmbedding`: one runs `fill`, another clicks. The
+encoder is used by one at a time, a click before the next crop of `fill`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import logging
 import math
+import threading
 import warnings
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -28,21 +32,22 @@ from torch.nn import functional
 from napari_sam.cache import SEAL_BYTES, CacheEntry, EmbeddingCache
 from napari_sam.engine.fingerprint import encoder_digest, fingerprint_plane
 from napari_sam.engine.jobs import Job, Step, device_errors, job
+from napari_sam.engine.pipeline import Stages, work_ahead
+from napari_sam.engine.turn import turn_of
 from napari_sam.errors import CacheMismatchError, InputError, NapariSamWarning
 from napari_sam.images import ImageSource, Intensity, find_intensity, read_rgb
+from napari_sam.images.background import MIN_CONTRAST, block_means, contrast
 from napari_sam.readers import open_image
 from napari_sam.settings import get_settings
-from napari_sam.tiling import Box, Crop, CropGrid
+from napari_sam.tiling import Box, Crop, CropGrid, Need
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from napari_sam.model import Sam
 
-S = TypeVar("S")
-T = TypeVar("T")
+CropState: TypeAlias = Literal["missing", "done", "skipped"]
 
 _KEPT_IN_MEMORY = 4
 
@@ -58,6 +63,15 @@ class _Pixels(NamedTuple):
 
     crop: Crop
     pixels: Tensor
+    seal: bytes
+    contrast: float  # of the plane's own pixels
+
+
+class _Kept(NamedTuple):
+    """An embedding that is yet to be written."""
+
+    crop: Crop
+    values: NDArray[Any]
     seal: bytes
 
 
@@ -99,6 +113,10 @@ class PlaneEmbedding:
         self._key_covers_all = False
         self._entry: CacheEntry | None = None
         self._recent: OrderedDict[Crop, Tensor] = OrderedDict()
+        self._unwritten: dict[Crop, Tensor] = {}
+        self._encoded: set[int] = set()
+        self._lock = threading.Lock()
+        self._need = Need()
         if cache is not None:
             fingerprint = fingerprint_plane(source, plane, intensity.channels)
             self._key_covers_all = fingerprint["covers"] == "all pixels"
@@ -133,61 +151,121 @@ class PlaneEmbedding:
         DeviceError
             If the device runs out of memory.
         """
-        if crop in self._recent:
-            self._recent.move_to_end(crop)
-            return self._recent[crop]
-        found = self._stored(crop)
+        found = self._recall(crop)
         if found is None:
-            found = self._encode([self._read(crop)])[0]
+            found = self._stored(crop)
+        if found is None:
+            part = self._read(crop)
+            with turn_of(self.model).take(urgent=True):
+                found = self._recall(crop)  # encoded while this waited for its turn
+                if found is None:
+                    (embedding,) = self._encode([part])
+                    found = self._keep(part, embedding)
         return self._remember(crop, found)
 
-    def missing(self, near: tuple[float, float] | None = None) -> list[Crop]:
-        """Return the crops of the grid that are not stored yet.
+    def state(self, crop: Crop) -> CropState:
+        """Tell what is known of a crop of the grid: missing, done or skipped.
+
+        Skipped crops were found to be background. Nothing is read but two marks.
+        """
+        if self._entry is None or crop.index < 0:
+            return "missing"
+        return self._entry.state(crop.index)
+
+    def is_background(self, crop: Crop) -> bool:
+        """Tell whether a crop shows nothing, and remember it in the cache.
+
+        Blocks of 8 x 8 px differ by less than 2 gray levels of 255; see
+        `napari_sam.images.background`. A crop that is stored is none.
+        """
+        if self._key_covers_all and (state := self.state(crop)) != "missing":
+            return state == "skipped"
+        part = self._read(crop)
+        return self._skip(part)
+
+    def prefer(
+        self,
+        point: tuple[float, float] | None = None,
+        visible: Box | None = None,
+    ) -> None:
+        """Change what `fill` encodes next; from any thread, at any time.
 
         Parameters
         ----------
-        near : tuple of float, optional
-            (y, x) of a point of the plane; crops close to it come first.
-            Default: in grid order.
+        point : tuple of float, optional
+            (y, x) of the prompt: its crop comes first.
+        visible : Box, optional
+            Part of the plane on the screen: its crops come next, then its neighbours,
+            then the rest.
+        """
+        self._need = Need(point, visible)
+
+    def missing(self) -> list[Crop]:
+        """Return the crops of the grid that are neither stored nor skipped.
+
+        Those that `prefer` asks for come first; else they are in grid order.
         """
         crops = list(self.grid)
         if self._entry is not None:
-            present = self._entry.done()
-            crops = [crop for crop in crops if not present[crop.index]]
-        if near is None:
-            return crops
-        return sorted(crops, key=lambda crop: (_distance(crop, near), crop.index))
+            known = self._entry.done() | self._entry.skipped()
+            crops = [crop for crop in crops if not known[crop.index]]
+        return sorted(crops, key=self._need.rank)
 
     @job
     def fill(
-        self, near: tuple[float, float] | None = None, batch: int | None = None
+        self, *, batch: int | None = None, skip_background: bool = False
     ) -> Job[None]:
         """Encode and store every crop that is missing.
 
-        The pixels of the next crops are read while the encoder works.
+        Crops are read ahead and written behind by other threads. `prefer` changes the
+        order while it runs; `of`, from another thread, goes before the next crop.
 
         Parameters
         ----------
-        near : tuple of float, optional
-            As in `missing`.
         batch : int, optional
             Crops encoded at once. Default: from the settings.
+        skip_background : bool, default False
+            Record crops that show nothing, and do not encode them. Without it those
+            are encoded, too, that were skipped before.
 
         Yields
         ------
         Step
-            After each batch; its value is the list of crops.
+            After crops are stored or skipped; its value is their list.
+
+        Raises
+        ------
+        NapariSamError
+            Of any stage, with the crop named.
         """
-        crops = self.missing(near)
-        if batch is None:
-            batch = get_settings().encoder_batch
-        groups = [crops[i : i + batch] for i in range(0, len(crops), batch)]
-        done = len(self.grid) - len(crops)
-        for group in _ahead(lambda group: [self._read(crop) for crop in group], groups):
-            self._encode(group)
-            done += len(group)
-            value = [part.crop for part in group]
-            yield Step(done, len(self.grid), "embed", value)
+        settings = get_settings()
+        self._encoded.clear()
+        left = {crop.index: crop for crop in self.missing()}
+        if not skip_background and self._entry is not None:
+            again = np.flatnonzero(self._entry.skipped()).tolist()
+            left |= {index: self.grid[index] for index in again}
+        done = len(self.grid) - len(left)
+
+        def choose(n: int) -> list[Crop]:
+            return heapq.nsmallest(n, left.values(), key=self._need.rank)
+
+        def read(crop: Crop) -> _Pixels | None:
+            # another process, or a click, may have been faster
+            return None if self.state(crop) == "done" else self._read(crop)
+
+        def encode(
+            crops: list[Crop], parts: list[_Pixels | None]
+        ) -> list[_Kept | None]:
+            for crop in crops:
+                del left[crop.index]
+            return self._encode_in_turn(parts, skip_background)
+
+        stages = Stages(choose, read, encode, self._write)
+        for crops in work_ahead(
+            stages, batch or settings.encoder_batch, settings.worker_threads
+        ):
+            done += len(crops)
+            yield Step(done, len(self.grid), "embed", crops)
 
     def crop_around(self, region: Box) -> Crop:
         """Return a crop that shows a region whole and in its middle.
@@ -256,46 +334,95 @@ class PlaneEmbedding:
         """
         (height, width), box = crop.input_shape, crop.box
         digest = hashlib.blake2b(digest_size=SEAL_BYTES)
-        bands = []
+        bands, means = [], []
         for y0 in range(box.y0, box.y1, self.grid.size):
             band = Box(y0, box.x0, min(y0 + self.grid.size, box.y1), box.x1)
             rgb = read_rgb(self.source, self.intensity, band, self.plane)
             rgb = np.ascontiguousarray(rgb)
             digest.update(rgb.data)
+            means.append(block_means(rgb))
             pixels = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
             bands.append(_resampled(pixels[None], (band.height, width)))
         pixels = _resampled(torch.cat(bands, dim=2), (height, width))
-        return _Pixels(crop, pixels, digest.digest())
+        return _Pixels(crop, pixels, digest.digest(), contrast(means))
+
+    def _encode_in_turn(
+        self, parts: list[_Pixels | None], skip_background: bool
+    ) -> list[_Kept | None]:
+        """Encode what is not encoded yet and shows something; in the background."""
+        with turn_of(self.model).take(urgent=False):
+            wanted = [
+                part
+                for part in parts
+                if part is not None
+                and part.crop.index not in self._encoded
+                and not (skip_background and self._skip(part))
+            ]
+            encoded = self._encode(wanted) if wanted else []
+            kept = {
+                part.crop.index: self._rounded(part, embedding)
+                for part, embedding in zip(wanted, encoded, strict=True)
+            }
+        return [None if part is None else kept.get(part.crop.index) for part in parts]
 
     @torch.inference_mode()
     def _encode(self, batch: list[_Pixels]) -> list[Tensor]:
         with device_errors():
             inputs = [self.model.preprocess(part.pixels) for part in batch]
             encoded = self.model.encode(torch.cat(inputs))
-        return [
-            self._keep(part, embedding[None])
-            for embedding, part in zip(encoded, batch, strict=True)
-        ]
+        return [embedding[None] for embedding in encoded]
 
     def _keep(self, part: _Pixels, embedding: Tensor) -> Tensor:
         """Store an embedding; return it as it will be read, rounding included."""
-        entry, index = self._place(part.crop)
-        if entry is None or self._cache is None:
+        if self._cache is None:
             return embedding
-        values = embedding[0].cpu().numpy()
-        entry.write(index, values, part.seal)
-        rounded = torch.from_numpy(values.astype(self._cache.dtype).astype(np.float32))
-        return rounded[None].to(embedding.device)
+        kept = self._rounded(part, embedding)
+        found = self._unwritten[part.crop]
+        self._write(kept)
+        return found
+
+    def _rounded(self, part: _Pixels, embedding: Tensor) -> _Kept:
+        """Round an embedding as it is stored; until then it can be recalled."""
+        dtype = torch.float32
+        if self._cache is not None and self._cache.dtype == "float16":
+            dtype = torch.float16
+        rounded = embedding.to(dtype)
+        self._unwritten[part.crop] = rounded.float()
+        self._encoded.add(part.crop.index)
+        return _Kept(part.crop, rounded[0].cpu().numpy(), part.seal)
+
+    def _write(self, kept: _Kept) -> None:
+        try:
+            entry, index = self._place(kept.crop)
+            if entry is not None:
+                entry.write(index, kept.values, kept.seal)
+        finally:
+            self._unwritten.pop(kept.crop, None)
+
+    def _skip(self, part: _Pixels) -> bool:
+        if part.contrast >= MIN_CONTRAST:
+            return False
+        if self._entry is not None and part.crop.index >= 0:
+            self._entry.skip(part.crop.index, part.seal)
+        return True
+
+    def _recall(self, crop: Crop) -> Tensor | None:
+        with self._lock:
+            if crop in self._recent:
+                self._recent.move_to_end(crop)
+                return self._recent[crop]
+        return self._unwritten.get(crop)
 
     def _remember(self, crop: Crop, embedding: Tensor) -> Tensor:
-        self._recent[crop] = embedding
-        if len(self._recent) > _KEPT_IN_MEMORY:
-            self._recent.popitem(last=False)
+        with self._lock:
+            self._recent[crop] = embedding
+            if len(self._recent) > _KEPT_IN_MEMORY:
+                self._recent.popitem(last=False)
         return embedding
 
 
 @job
-def embed(
+def embed(  # noqa: PLR0913 - all that a user may choose
     image: Any,
     model: Sam,
     *,
@@ -303,6 +430,7 @@ def embed(
     grid: CropGrid | None = None,
     plane: tuple[int, int] = (0, 0),
     intensity: Intensity | None = None,
+    skip_background: bool = False,
 ) -> Job[PlaneEmbedding]:
     """Encode every crop of a plane.
 
@@ -321,6 +449,8 @@ def embed(
         (frame, slice).
     intensity : Intensity, optional
         How pixels become 8-bit RGB. Default: from `find_intensity`.
+    skip_background : bool, default False
+        As in `PlaneEmbedding.fill`.
 
     Yields
     ------
@@ -344,7 +474,7 @@ def embed(
     embedding = open_plane(
         image, model, cache=kept, grid=grid, plane=plane, intensity=intensity
     )
-    yield from embedding.fill()
+    yield from embedding.fill(skip_background=skip_background)
     return embedding
 
 
@@ -402,26 +532,7 @@ def default_grid(source: ImageSource, model: Sam) -> CropGrid:
     return CropGrid(source.plane_shape, size=size, halo=halo)
 
 
-def _ahead(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
-    """Call a function on each item, one call ahead, in another thread."""
-    with ThreadPoolExecutor(1) as pool:
-        ahead = None
-        for item in items:
-            following = pool.submit(function, item)
-            if ahead is not None:
-                yield ahead.result()
-            ahead = following
-        if ahead is not None:
-            yield ahead.result()
-
-
 def _resampled(pixels: Tensor, shape: tuple[int, int]) -> Tensor:
     if pixels.shape[2:] == shape:
         return pixels
     return functional.interpolate(pixels, shape, mode="bilinear", antialias=True)
-
-
-def _distance(crop: Crop, near: tuple[float, float]) -> float:
-    box = crop.core
-    y, x = (box.y0 + box.y1 - 1) / 2, (box.x0 + box.x1 - 1) / 2
-    return (y - near[0]) ** 2 + (x - near[1]) ** 2

@@ -2,5 +2,6 @@
 
 from napari_sam.tiling.box import Box
 from napari_sam.tiling.grid import MAX_UPSCALE, TARGET_DIAMETER, Crop, CropGrid
+from napari_sam.tiling.need import Need
 
-__all__ = ["MAX_UPSCALE", "TARGET_DIAMETER", "Box", "Crop", "CropGrid"]
+__all__ = ["MAX_UPSCALE", "TARGET_DIAMETER", "Box", "Crop", "CropGrid", "Need"]

@@ -1,0 +1,81 @@
+"""Crops that show nothing, which need no encoder.
+
+The encoder sees 8-bit pixels, so the question is asked of those. Means of 8 x 8 px are
+compared: noise averages out, while an object of 8 px or more that a person could see
+does not. The whole range of the means counts, not their spread, so a single faint
+object keeps its crop; uneven light or dirt keeps it, too. When in doubt a crop is
+encoded: a lost second is better than a lost object.
+
+Noise relative to its own level was rejected as criterion: a crop full of fine texture
+looks like strong noise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+MIN_CONTRAST = 2.0
+"""Gray levels of 255 by which blocks differ if there is something (ours).
+
+No screen shows a step of less than 2; `tests/test_background.py` has the noise
+and the faint discs that this tells apart.
+"""
+
+_BLOCK = 8
+
+
+def contrast(bands: Sequence[NDArray[np.float32]]) -> float:
+    """Return by how many gray levels the blocks of a picture differ.
+
+    Parameters
+    ----------
+    bands : sequence of (rows, columns, 3) float32 array
+        From `block_means`, of one picture.
+
+    Returns
+    -------
+    float
+        0 to 255: the largest block minus the smallest, of the channel where this is
+        most.
+
+    Examples
+    --------
+    >>> picture = np.full((64, 64, 3), 7, np.uint8)
+    >>> picture[20:40, 20:40] = 9
+    >>> contrast([block_means(picture)])
+    2.0
+    """
+    return float(np.ptp(np.concatenate(bands), axis=(0, 1)).max())
+
+
+def block_means(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the mean of each block of 8 x 8 px.
+
+    Parameters
+    ----------
+    rgb : (h, w, 3) uint8 array
+        From `read_rgb`, or a band of it.
+
+    Returns
+    -------
+    (h // 8, w // 8, 3) float32 array, at least (1, 1, 3)
+        Rows and columns that fill no block count with the last.
+    """
+    return _means(_means(rgb, 0), 1)
+
+
+def _means(pixels: NDArray[np.generic], axis: int) -> NDArray[np.float32]:
+    length = pixels.shape[axis]
+    starts = np.arange(max(length // _BLOCK, 1)) * _BLOCK
+    sums = np.add.reduceat(pixels, starts, axis, np.float32)
+    sizes = np.diff(starts, append=length).astype(np.float32)
+    shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
+    means: NDArray[np.float32] = np.divide(sums, sizes.reshape(shape), dtype=np.float32)
+    return means

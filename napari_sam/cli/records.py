@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from napari_sam.engine.jobs import Job
 
 
+logger = logging.getLogger(__name__)
+
 PROGRESS_EVERY_S = 1.0
 """Seconds between two lines of progress with ``--json``."""
 
@@ -34,12 +37,13 @@ def work_through(jobs: Sequence[tuple[Path, Job[Report]]], *, as_json: bool) -> 
     for path, job in jobs:
         try:
             report = _drive(job, path, as_json=as_json)
-        except NapariSamError as error:
+        except Exception as error:  # a night has other images
             if len(jobs) == 1:
                 raise
-            failures.append((str(path), str(error)))
+            reason = _reason(error)
+            failures.append((str(path), reason))
             if as_json:
-                print_record({"event": "failed", "image": str(path), "error": error})
+                print_record({"event": "failed", "image": str(path), "error": reason})
             continue
         except KeyboardInterrupt:
             job.close()
@@ -57,6 +61,13 @@ def work_through(jobs: Sequence[tuple[Path, Job[Report]]], *, as_json: bool) -> 
         )
         print_table(failures, err=True)
         sys.exit(1)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, NapariSamError | OSError):
+        return str(error)
+    logger.debug("a fault of this program", exc_info=error)
+    return f"{type(error).__name__}: {error}; please report it"
 
 
 def _drive(job: Job[Report], path: Path, *, as_json: bool) -> Report:

@@ -242,8 +242,8 @@ def find_outcome(
         return Outcome(replace(record, state="failed", reason=str(error)))
     if views is None:
         return Outcome(record)
-    state = "done" if len(views) else "empty"
-    record = replace(record, state=state, objects=len(views))
+    n = len(views)
+    record = replace(record, state="done" if n else "empty", objects=n)
     return Outcome(record, views.to_bytes())
 
 
@@ -286,14 +286,11 @@ def _segment_opened(
 def _manifest(recipe: Recipe, outputs: Outputs) -> Manifest:
     """Go on with what was begun, or begin; refuse to replace what is of others."""
     earlier = Manifest.read(outputs.manifest)
-    is_ours = earlier is not None and earlier.key == recipe.key
-    if not is_ours:
+    if earlier is None or earlier.key != recipe.key:
         check_free(outputs)
+    elif outputs.overwrite and earlier.n_objects is not None and not earlier.failed:
+        outputs.manifest.unlink()  # complete, and asked for once more
     make_folder(outputs.labels.parent)
-    is_finished = earlier is not None and earlier.n_objects is not None
-    if is_ours and is_finished and not earlier.failed and outputs.overwrite:
-        # asked for once more
-        outputs.manifest.unlink(missing_ok=True)
     return Manifest.open(outputs.manifest, recipe.key)
 
 

@@ -239,6 +239,27 @@ def test_crops_that_fail_end_with_status_1_and_can_be_tried_again(
     assert cli(*command, "--only-failed").out == ""
 
 
+def test_a_fault_of_ours_does_not_stop_the_others(
+    cli: Callable[..., Ended],
+    image: Path,
+    slide: Path,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = ImageSource.read
+
+    def failing(self, box=None, *arguments, **options):
+        if self.name == "slide":
+            raise ZeroDivisionError("oh")
+        return read(self, box, *arguments, **options)
+
+    monkeypatch.setattr(ImageSource, "read", failing)
+    ended = cli("segment", slide, image, "--model", weights, "-o", "out")
+    assert ended.status == 1
+    assert "ZeroDivisionError: oh; please report it" in ended.err
+    assert "cells.tif: " in ended.out
+
+
 def test_a_recipe_is_run_again(
     cli: Callable[..., Ended], image: Path, weights: Path, tmp_path: Path
 ) -> None:

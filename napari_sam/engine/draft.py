@@ -149,11 +149,14 @@ class Question:
         A rough mask to begin with.
     feedback : Feedback, optional
         An earlier answer to refine; goes before `mask`.
+    given : Draft, optional
+        The points and the shape of the draft that this object was asked with.
     """
 
     prompts: Prompts
     mask: PlaneMask | None = None
     feedback: Feedback | None = None
+    given: Draft | None = None
 
 
 def resolve(draft: Draft, shape: tuple[int, int]) -> tuple[Question, ...]:
@@ -177,10 +180,12 @@ def resolve(draft: Draft, shape: tuple[int, int]) -> tuple[Question, ...]:
     points, positive = draft.points[inside], draft.positive[inside]
     if not draft.shapes:
         if draft.start is not None:
-            return (_refine(draft.start, points, positive, draft.feedback),)
+            refined = _refine(draft.start, points, positive, draft.feedback)
+            return (replace(refined, given=draft),)
         if not positive.any():
             return ()
-        return (Question(Prompts(points, positive), feedback=draft.feedback),)
+        prompts = Prompts(points, positive)
+        return (Question(prompts, feedback=draft.feedback, given=draft),)
     owners = _owners(points, draft.shapes)
     questions = []
     for number, each in enumerate(draft.shapes):
@@ -188,7 +193,8 @@ def resolve(draft: Draft, shape: tuple[int, int]) -> tuple[Question, ...]:
         feedback = draft.feedback if len(draft.shapes) == 1 else None
         question = _ask(each, points[own], positive[own], shape)
         if question is not None:
-            questions.append(replace(question, feedback=feedback))
+            given = Draft(points[own], positive[own], (each,))
+            questions.append(replace(question, feedback=feedback, given=given))
     return tuple(questions)
 
 

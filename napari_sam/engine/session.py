@@ -362,8 +362,12 @@ class Session:
                 "cover it; move the prompts, or choose to overwrite"
             )
         records = [
-            (n, self.records.get(n), self._record(n, i, draft, result))
-            for i, n in enumerate(ids)
+            (
+                n,
+                self.records.get(n),
+                self._record(n, i, question.given or draft, result),
+            )
+            for i, (n, question) in enumerate(zip(ids, self._questions(), strict=True))
             if n in made
         ]
         word = "object" if len(made) == 1 else "objects"
@@ -536,14 +540,13 @@ class Session:
         self, number: int, i: int, draft: Draft, result: PredictResult
     ) -> ObjectRecord:
         shown, crop = self.masks[i], result.predictions[i].crop.box
-        shapes = draft.shapes[i : i + 1] if len(self.masks) > 1 else draft.shapes
         old = self.records.get(number)
         return ObjectRecord(
             object_id=number,
             index=result.view.index,
             points=tuple((y, x) for y, x in draft.points.tolist()),
             positive=tuple(draft.positive.tolist()),
-            shapes=tuple(_drawn(shape) for shape in shapes),
+            shapes=tuple(_drawn(shape) for shape in draft.shapes),
             crop=(crop.y0, crop.x0, crop.y1, crop.x1),
             model=result.model,
             model_sha256=result.model_sha256,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from napari_sam.engine import objects
-from napari_sam.engine.draft import Shape
-from napari_sam.engine.planes import Planes
+from napari_sam.engine.draft import PlaneMask, Shape
+from napari_sam.engine.planes import Planes, mask_logits
 from napari_sam.engine.request import PlaneView
 from napari_sam.engine.saved_session import Snapshot, read_session
 from napari_sam.engine.session import Session
@@ -17,6 +17,7 @@ from napari_sam.errors import FormatError, InputError, MissingFileError
 from napari_sam.images import ImageSource
 from napari_sam.labels import ArrayLabels
 from napari_sam.prompts import read_prompts
+from napari_sam.tiling import Box, Crop
 from tests.engine.discs import DiscPlanes
 
 if TYPE_CHECKING:
@@ -151,6 +152,46 @@ def test_points_belong_to_the_box_that_holds_them(desk: Desk) -> None:
     np.testing.assert_array_equal(first.prompts.points, [[20, 21], [60, 3]])
     np.testing.assert_array_equal(second.prompts.points, [[30, 60]])
     assert second.prompts.positive.tolist() == [False]
+    desk.session.commit()
+    assert desk.session.records[1].points == ((20.0, 21.0), (60.0, 3.0))
+    assert desk.session.records[2].points == ((30.0, 60.0),)
+    assert len(desk.session.records[2].shapes) == 1
+
+
+def test_a_shape_beside_the_plane_is_no_object(desk: Desk) -> None:
+    beside, box = Shape.of_box((-50, -50, -9, -9)), Shape.of_box((8, 8, 33, 33))
+    desk.session.set_shapes([beside, box])
+    assert desk.session.commit() == [1]
+    (shape,) = desk.session.records[1].shapes
+    assert shape.corners == ((7.5, 7.5), (32.5, 32.5))
+
+
+def test_areas_and_lines_ask_with_points_in_them(desk: Desk) -> None:
+    square = np.array([[40, 10], [40, 50], [80, 50], [80, 10]], np.float32)
+    line = np.array([[20, 50], [20, 70], [30, 70]], np.float32)
+    desk.session.set_shapes([Shape("area", square), Shape("line", line)])
+    area, scribble = desk.planes.requests[-1].questions
+    assert area.mask is not None
+    assert area.mask.box.shape in ((40, 40), (41, 41))
+    assert area.prompts.boxes.shape == (1, 4)
+    np.testing.assert_allclose(area.prompts.points, [[60, 30]], atol=1)
+    assert scribble.mask is None
+    assert not scribble.prompts.has_box
+    # five points at 3, 9, 15, 21 and 27 of the 30 px
+    expected = [[20, 53], [20, 59], [20, 65], [21, 70], [27, 70]]
+    np.testing.assert_allclose(scribble.prompts.points, expected, atol=1e-4)
+
+
+def test_a_mask_prompt_lies_where_the_mask_lies() -> None:
+    box = Box(100, 200, 612, 712)  # of 512 px, enlarged twice
+    crop = Crop(-1, -1, -1, box, box, (1024, 1024))
+    known = PlaneMask(Box(228, 328, 356, 584), np.ones((128, 256), bool))
+    logits = mask_logits(known, crop, 256, 1024)
+    inside = np.zeros((256, 256), bool)
+    inside[64:128, 64:192] = True  # quarters and halves of the crop
+    np.testing.assert_array_equal(logits > 0, inside)
+    assert (logits[70:120, 70:180] == 8).all()
+    assert (logits[:60] == -8).all()
 
 
 def test_committed_objects_are_protected_unless_told_otherwise(desk: Desk) -> None:

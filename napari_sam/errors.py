@@ -8,6 +8,15 @@ generator worker of superqt that raises one emits neither ``errored`` nor
 A message says what was given, what was expected, and what to do.
 """
 
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
 
 class NapariSamError(Exception):
     """Base of all errors of this package."""
@@ -43,3 +52,35 @@ class DeviceError(NapariSamError):
 
 class NapariSamWarning(UserWarning):
     """The result is valid but probably not what was meant."""
+
+
+@contextmanager
+def file_errors(path: Path, doing: str = "read") -> Iterator[None]:
+    """Turn errors of the operating system in this block into ours.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder that the block uses.
+    doing : str
+        What the block does with it, as in "cannot read".
+
+    Raises
+    ------
+    MissingFileError
+        If there is nothing to read.
+    FileError
+        In place of any other OSError.
+    """
+    try:
+        yield
+    except NapariSamError:
+        raise
+    except OSError as error:
+        if doing == "read" and isinstance(error, FileNotFoundError):
+            raise MissingFileError(
+                error.errno, "no such file; check its name and folder", str(path)
+            ) from error
+        raise FileError(
+            error.errno, f"cannot {doing}, {error.strerror}", str(path)
+        ) from error

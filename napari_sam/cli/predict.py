@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from napari_sam.cli import options as o
-from napari_sam.cli.records import work_through
+from napari_sam.cli.records import print_record, work_through
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sam.engine.batch import Report
+    from napari_sam.engine.jobs import Job
+    from napari_sam.engine.prompted import Answer, Predicted
     from napari_sam.prompts import Prompts
+
+Unit = Literal["px", "um"]
+LabelsAs = Literal["points", "boxes", "both"]
 
 
 def predict(
@@ -34,12 +42,25 @@ def predict(
     prompts: Annotated[
         Path | None,
         typer.Option(
-            metavar="CSV",
-            help="Table with columns object, y, x, positive or y0, x0, y1, x1.",
+            metavar="FILE",
+            help="Many objects: CSV with columns object, y, x, positive or y0, x0, "
+            "y1, x1; GeoJSON (QuPath); .roi or .zip of ImageJ; or an image of labels.",
             exists=True,
-            dir_okay=False,
         ),
     ] = None,
+    unit: Annotated[
+        Unit, typer.Option(help="Of the numbers in the file of prompts.")
+    ] = "px",
+    labels_as: Annotated[
+        LabelsAs, typer.Option(help="What an image of labels gives for each object.")
+    ] = "points",
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Only the first view of each object, even if a crop cuts it.",
+        ),
+    ] = False,
     output: o.Output = Path(),
     overlay: o.Overlay = False,
     measurements: o.Measurements = False,
@@ -57,12 +78,14 @@ def predict(
     pixel_size: o.PixelSize = None,
     diameter: o.Diameter = None,
 ) -> None:
-    """Find the objects of an image that points and boxes show."""
+    """Find the objects of an image that points and boxes show.
+
+    Objects that a crop cuts are looked at again and come out whole.
+    """
     from napari_sam.engine.files import ImageOptions, plan_outputs
-    from napari_sam.engine.prompted import predict_file
+    from napari_sam.engine.prompted import predict_file, prompts_for
     from napari_sam.weights import load_model
 
-    objects = _objects(points or [], boxes or [], prompts)
     opening = ImageOptions(
         series,
         level,
@@ -73,18 +96,26 @@ def predict(
         pixel_size,
         diameter,
     )
+    objects: list[Prompts] = []
+    if prompts is not None:
+        objects = prompts_for(image, prompts, opening, unit=unit, labels_as=labels_as)
+    objects += _typed(points or [], boxes or [], objects)
     (to,) = plan_outputs([image], output, overlay, measurements, overwrite)
     sam = load_model(model, device=device, precision=precision)
-    job = predict_file(image, objects, to, sam, opening)
-    work_through([(image, job)], as_json=as_json)
+    job = predict_file(image, objects, to, sam, opening, complete=not quick)
+    answers: list[Answer] = []
+    work_through([(image, _collected(job, answers))], as_json=as_json)
+    _report(answers, as_json=as_json)
 
 
-def _objects(points: list[str], boxes: list[str], table: Path | None) -> list[Prompts]:
-    """Objects of the table keep their numbers; the others follow."""
-    from napari_sam.prompts import Prompts, parse_box, parse_point, read_prompts
+def _typed(
+    points: list[str], boxes: list[str], others: Sequence[Prompts]
+) -> list[Prompts]:
+    """Objects of the file keep their numbers; those typed follow."""
+    from napari_sam.prompts import Prompts, parse_box, parse_point
 
-    objects = [] if table is None else read_prompts(table)
-    number = max((each.object_id or 0 for each in objects), default=0)
+    objects = []
+    number = max((each.object_id or 0 for each in others), default=0)
     for text in points:
         number += 1
         parsed = [parse_point(part) for part in text.split()]
@@ -99,3 +130,31 @@ def _objects(points: list[str], boxes: list[str], table: Path | None) -> list[Pr
         number += 1
         objects.append(Prompts(boxes=parse_box(text), object_id=number))
     return objects
+
+
+def _collected(job: Job[Predicted], answers: list[Answer]) -> Job[Report]:
+    predicted = yield from job
+    answers += predicted.answers
+    return predicted.report
+
+
+def _report(answers: Sequence[Answer], *, as_json: bool) -> None:
+    """Say what became of each object; exit with status 1 if one was not asked for."""
+    for answer in answers:
+        if as_json:
+            found = answer.found
+            record: dict[str, Any] = {"event": "object", "object": answer.object_id}
+            if found is not None:
+                record["area"] = found.area
+                record["predicted_iou"] = round(found.predicted_iou, 4)
+                record["completed"] = answer.is_completed
+            print_record(record | {"problem": answer.problem or None})
+        if answer.problem:
+            lost = "" if answer.found else "; left out"
+            typer.echo(
+                f"napari-sam: warning: object {answer.object_id}: {answer.problem}"
+                f"{lost}",
+                err=True,
+            )
+    if any(answer.found is None for answer in answers):
+        raise typer.Exit(1)

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import time
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_sam.engine.batch import Report
+from napari_sam.engine.complete import complete_many
 from napari_sam.engine.embed import open_plane
 from napari_sam.engine.files import ImageOptions, check_free, open_file, write
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.predict import Predictor
 from napari_sam.errors import InputError, NapariSamWarning
+from napari_sam.masks import Candidate
+from napari_sam.prompts import (
+    PROMPT_ENDINGS,
+    LabelsAs,
+    Prompts,
+    prompts_from_labels,
+    read_prompts,
+)
+from napari_sam.readers import open_image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +35,48 @@ if TYPE_CHECKING:
     from napari_sam.engine.files import Outputs
     from napari_sam.engine.predict import Prediction
     from napari_sam.model import Sam
-    from napari_sam.prompts import Prompts
+    from napari_sam.tiling import Crop
+
+# Objects asked for at once: their logits, 0.8 MB each, wait for each other's views.
+_AT_ONCE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of the prompts of one object.
+
+    Parameters
+    ----------
+    object_id : int
+        Its number in the labels.
+    found : Candidate or None
+        Its mask and scores; None if it could not be asked for.
+    problem : str
+        Why it could not, or what is odd about the prompts; empty if all is well.
+    is_completed : bool
+        Whether the first view was not enough.
+    """
+
+    object_id: int
+    found: Candidate | None
+    problem: str = ""
+    is_completed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What became of an image and its prompts.
+
+    Parameters
+    ----------
+    report : Report
+        The image.
+    answers : tuple of Answer
+        One for each object, in the order of the prompts.
+    """
+
+    report: Report
+    answers: tuple[Answer, ...]
 
 
 @job
@@ -34,10 +86,13 @@ def predict_file(
     outputs: Outputs,
     model: Sam,
     options: ImageOptions | None = None,
-) -> Job[Report]:
+    *,
+    complete: bool = True,
+) -> Job[Predicted]:
     """Find the objects of an image file that prompts point at, and write them.
 
-    Only the crops that the prompts lie in are encoded.
+    Only the crops that are needed are encoded. An object whose prompts lie outside the
+    image does not stop the others.
 
     Parameters
     ----------
@@ -46,30 +101,32 @@ def predict_file(
     prompts : sequence of Prompts
         One for each object; `Prompts.object_id`, or else the place in this
         sequence, is its id in the labels.
+    complete : bool, default True
+        Finish objects that the first view cuts, or shows too large or too small.
 
     Yields
     ------
     Step
-        After each object.
+        As `predict_objects`.
 
     Returns
     -------
-    Report
+    Predicted
 
     Raises
     ------
     InputError
-        If there are no prompts, if two have one id, or if one lies outside; if the
+        If there are no prompts, if two have one id, or if all lie outside; if the
         image has several planes and none is chosen.
 
     Warns
     -----
     NapariSamWarning
-        If an object got no pixel, or a box leaves the plane.
+        If an object got no pixel.
     """
     start = time.perf_counter()
     check_free(outputs)
-    ids = _object_ids(prompts)
+    _object_ids(prompts)
     opened = open_file(path, model, options or ImageOptions())
     if len(opened.planes) > 1:
         raise InputError(
@@ -84,31 +141,162 @@ def predict_file(
         intensity=opened.intensity,
     )
     predictor = Predictor(model, embedding)
-    found: dict[int, Prediction] = {}
-    for number, each in zip(ids, prompts, strict=True):
-        found[number] = predictor.predict(each)
-        yield Step(len(found), len(prompts), "predict", found[number])
-    labels = paint_predictions(found, opened.source.plane_shape)
+    answers = yield from predict_objects(predictor, prompts, complete=complete)
+    found = {each.object_id: each.found for each in answers if each.found is not None}
+    if not found:
+        raise InputError(
+            "; ".join(sorted({each.problem for each in answers})[:3])
+            + "; no object is left"
+        )
+    labels = paint(found, opened.source.plane_shape)
     scores = {
-        "predicted_iou": {n: float(p.predicted_iou[p.best]) for n, p in found.items()},
-        "stability": {n: float(p.stability[p.best]) for n, p in found.items()},
+        "predicted_iou": {n: each.predicted_iou for n, each in found.items()},
+        "stability": {n: each.stability for n, each in found.items()},
     }
     write(opened, labels, outputs, scores)
-    n_objects = np.count_nonzero(np.unique(labels))
-    return Report(path, int(n_objects), time.perf_counter() - start, outputs)
+    n_objects = int(np.count_nonzero(np.unique(labels)))
+    seconds = time.perf_counter() - start
+    return Predicted(Report(path, n_objects, seconds, outputs), tuple(answers))
 
 
-def paint_predictions(
-    predictions: Mapping[int, Prediction], shape: tuple[int, int]
+@job
+def predict_objects(
+    predictor: Predictor, prompts: Sequence[Prompts], *, complete: bool = True
+) -> Job[list[Answer]]:
+    """Find many objects, crop by crop.
+
+    Of each object only the best mask is kept, in its box, so that memory does not
+    grow with the image.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        Of the plane.
+    prompts : sequence of Prompts
+        As in `predict_file`.
+    complete : bool, default True
+        As in `predict_file`.
+
+    Yields
+    ------
+    Step
+        After each group of objects; its value is the list of `Answer`.
+
+    Returns
+    -------
+    list of Answer
+        In the order of the prompts. Prompts that cannot be used have a problem and
+        no mask.
+
+    Raises
+    ------
+    InputError
+        If there are no prompts, or two have one id.
+    DeviceError
+        If the device runs out of memory.
+    """
+    ids = _object_ids(prompts)
+    shape = predictor.embedding.grid.shape
+    problems = ["; ".join(each.out_of_bounds(shape)) for each in prompts]
+    answers: dict[int, Answer] = {}
+    by_crop: dict[Crop, list[int]] = {}
+    for i, each in enumerate(prompts):
+        if _is_usable(each, shape):
+            by_crop.setdefault(predictor.crop_for(each), []).append(i)
+        else:
+            problem = problems[i] or "neither a point nor a box"
+            answers[i] = Answer(ids[i], None, problem)
+    for crop, members in by_crop.items():
+        for first in range(0, len(members), _AT_ONCE):
+            group = members[first : first + _AT_ONCE]
+            asked = [prompts[i] for i in group]
+            with warnings.catch_warnings():
+                # told in the answers, object by object
+                warnings.simplefilter("ignore", NapariSamWarning)
+                quick = predictor.predict_many(asked, crop=crop)
+            whole = quick
+            if complete:
+                done = Step(len(answers), len(prompts), "complete")
+                whole = yield from _as(done, complete_many(predictor, asked, quick))
+            new = [
+                Answer(ids[i], _best(b), problems[i], is_completed=b is not a)
+                for i, a, b in zip(group, quick, whole, strict=True)
+            ]
+            answers.update(zip(group, new, strict=True))
+            yield Step(len(answers), len(prompts), "predict", new)
+    return [answers[i] for i in range(len(prompts))]
+
+
+def prompts_for(
+    image: Path,
+    file: Path,
+    options: ImageOptions,
+    *,
+    unit: str = "px",
+    labels_as: LabelsAs = "points",
+) -> list[Prompts]:
+    """Read the prompts for an image from a file of any kind.
+
+    Parameters
+    ----------
+    image : Path
+        The image, which says how large a pixel is.
+    file : Path
+        What `read_prompts` reads, or an image of labels that `open_image` reads; of
+        a stack of labels the plane that was chosen for the image.
+    options : ImageOptions
+        How the image is opened.
+    unit : str
+        ``px``, or ``um`` if the numbers in the file are micrometres.
+    labels_as : str
+        What becomes of labels; see `prompts_from_labels`.
+
+    Returns
+    -------
+    list of Prompts
+
+    Raises
+    ------
+    InputError
+        If the unit is another word, or the image does not know its pixel size.
+    FormatError, FileError
+        If the file cannot be read.
+    """
+    if unit not in ("px", "um"):
+        raise InputError(f"unit {unit!r}; use px or um")
+    if file.suffix.lower() not in PROMPT_ENDINGS:
+        labels = open_image(file)
+        planes = list(labels.plane_indices())
+        plane = options.plane if options.plane in planes else planes[0]
+        return prompts_from_labels(labels.read(plane=plane), labels_as)
+    if unit == "px":
+        return read_prompts(file)
+    source = open_image(
+        image,
+        image=options.image,
+        level=options.level,
+        axes=options.axes,
+        pixel_size_um=options.pixel_size_um,
+    )
+    if source.pixel_size_um is None:
+        raise InputError(
+            f"{image} does not say how large a pixel is; give the pixel size in "
+            "micrometres"
+        )
+    return read_prompts(file, pixel_size_um=source.pixel_size_um)
+
+
+def paint(
+    objects: Mapping[int, Candidate], shape: tuple[int, int]
 ) -> NDArray[np.uint32]:
-    """Put the best mask of each object on a plane.
+    """Put the masks of objects on a plane.
 
     A pixel that several objects claim goes to the one with the higher predicted IoU,
     also where that one lies inside a larger one.
 
     Parameters
     ----------
-    predictions : mapping of int to Prediction
+    objects : mapping of int to Candidate
         By object id.
     shape : tuple of int
         (height, width) of the plane, in pixels.
@@ -123,12 +311,10 @@ def paint_predictions(
         If an object has no pixel, or none that is left to it.
     """
     labels = np.zeros(shape, np.uint32)
-    certainty = {n: float(p.predicted_iou[p.best]) for n, p in predictions.items()}
-    for number in sorted(predictions, key=lambda n: (certainty[n], -n)):
-        prediction = predictions[number]
-        mask = prediction.masks[prediction.best]
-        labels[prediction.box.slices][mask] = number
-    lost = sorted(set(predictions) - set(np.unique(labels).tolist()))
+    for number in sorted(objects, key=lambda n: (objects[n].predicted_iou, -n)):
+        each = objects[number]
+        labels[each.box.slices][each.mask] = number
+    lost = sorted(set(objects) - set(np.unique(labels).tolist()))
     if lost:
         warnings.warn(
             f"objects {lost} got no pixel: empty, or covered by others",
@@ -138,11 +324,44 @@ def paint_predictions(
     return labels
 
 
+def _best(prediction: Prediction) -> Candidate:
+    best = prediction.best
+    whole = Candidate(
+        prediction.box,
+        prediction.masks[best],
+        float(prediction.predicted_iou[best]),
+        float(prediction.stability[best]),
+    )
+    # a copy of what is needed lets the other masks go
+    cut = whole.with_mask(whole.mask)
+    return cut.with_mask(cut.mask.copy())
+
+
+def _is_usable(prompts: Prompts, shape: tuple[int, int]) -> bool:
+    """Whether all points and a part of the box lie in the plane."""
+    if prompts.is_empty or Prompts(prompts.points).out_of_bounds(shape):
+        return False
+    boxes = np.clip(prompts.boxes, 0, [*shape, *shape])
+    return bool((boxes[:, 2:] > boxes[:, :2]).all())
+
+
+def _as(step: Step, inner: Job[list[Prediction]]) -> Job[list[Prediction]]:
+    """Run a job of unknown length inside one that counts objects."""
+    while True:
+        try:
+            next(inner)
+        except StopIteration as stop:
+            found: list[Prediction] = stop.value
+            return found
+        yield step
+
+
 def _object_ids(prompts: Sequence[Prompts]) -> list[int]:
     ids = [each.object_id or place for place, each in enumerate(prompts, start=1)]
     if not ids:
         raise InputError("no prompts; give points, boxes or a table of both")
-    twice = sorted({number for number in ids if ids.count(number) > 1})
+    unique, counts = np.unique(ids, return_counts=True)
+    twice = unique[counts > 1].tolist()
     if twice:
         raise InputError(f"prompts of two objects have the id {twice}; ids are unique")
     return ids

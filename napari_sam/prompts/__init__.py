@@ -7,25 +7,24 @@ prompts before torch is there.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from napari_sam.prompts.files import PROMPT_ENDINGS, read_prompts
 from napari_sam.prompts.prompt import Prompts
-from napari_sam.prompts.table import (
-    COLUMNS,
-    parse_box,
-    parse_point,
-    read_prompts,
-    write_prompts,
-)
+from napari_sam.prompts.regions import LabelsAs, prompts_from_labels
+from napari_sam.prompts.table import COLUMNS, parse_box, parse_point, write_prompts
 
 if TYPE_CHECKING:
     from napari_sam.prompts.network import PromptTensors, alike, to_input
 
 __all__ = [
     "COLUMNS",
+    "PROMPT_ENDINGS",
+    "LabelsAs",
     "PromptTensors",
     "Prompts",
     "alike",
     "parse_box",
     "parse_point",
+    "prompts_from_labels",
     "read_prompts",
     "to_input",
     "write_prompts",

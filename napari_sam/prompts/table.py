@@ -7,12 +7,13 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from napari_sam.errors import (
-    FileError,
     FormatError,
     InputError,
-    MissingFileError,
     NapariSamWarning,
+    file_errors,
 )
 from napari_sam.prompts.prompt import Prompts
 
@@ -91,7 +92,7 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
     return numbers[0], numbers[1], numbers[2], numbers[3]
 
 
-def read_prompts(path: Path) -> list[Prompts]:
+def read_table(path: Path, per_unit: tuple[float, float] = (1.0, 1.0)) -> list[Prompts]:
     """Read a table of prompts.
 
     One line is one point (columns ``y``, ``x`` and optionally ``positive``) or one
@@ -103,6 +104,8 @@ def read_prompts(path: Path) -> list[Prompts]:
     ----------
     path : Path
         CSV file with a header; separated by commas, semicolons or tabs.
+    per_unit : tuple of float
+        (y, x) pixels in one unit of the file's numbers.
 
     Returns
     -------
@@ -137,11 +140,11 @@ def read_prompts(path: Path) -> list[Prompts]:
         except InputError as error:
             raise FormatError(f"{path}, line {reader.line_num + 1}: {error}") from error
         objects.setdefault(row.object_id, []).append(row)
-    return [_from_rows(object_id, rows) for object_id, rows in objects.items()]
+    return [_from_rows(n, rows, per_unit) for n, rows in objects.items()]
 
 
 def write_prompts(prompts: Iterable[Prompts], path: Path) -> None:
-    """Write a table of prompts that `read_prompts` reads.
+    """Write a table of prompts that `read_table` reads.
 
     Parameters
     ----------
@@ -174,13 +177,11 @@ def write_prompts(prompts: Iterable[Prompts], path: Path) -> None:
         for (y, x), sign in zip(each.points.tolist(), signs, strict=True):
             rows.append([number, "point", y, x, sign, "", "", "", ""])
         rows.extend([number, "box", "", "", "", *box] for box in each.boxes.tolist())
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
-    except OSError as error:
-        raise FileError(
-            error.errno, f"cannot write, {error.strerror}", str(path)
-        ) from error
+    with (
+        file_errors(path, "write"),
+        path.open("w", newline="", encoding="utf-8") as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 class _Row(NamedTuple):
@@ -220,24 +221,21 @@ class _Row(NamedTuple):
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise MissingFileError(
-            error.errno, "no such file; check its name and folder", str(path)
-        ) from error
-    except OSError as error:
-        raise FileError(
-            error.errno, f"cannot read, {error.strerror}", str(path)
-        ) from error
+        with file_errors(path):
+            return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise FormatError(f"{path} is no text: {error}; save it as CSV") from error
 
 
-def _from_rows(object_id: int, rows: Sequence[_Row]) -> Prompts:
+def _from_rows(
+    object_id: int, rows: Sequence[_Row], per_unit: tuple[float, float]
+) -> Prompts:
+    points = np.array([row.point for row in rows if row.point])
+    boxes = np.array([row.box for row in rows if row.box])
     return Prompts(
-        [row.point for row in rows if row.point],
+        points * per_unit if points.size else None,
         [row.positive for row in rows if row.point],
-        [row.box for row in rows if row.box],
+        boxes * (per_unit * 2) if boxes.size else None,
         object_id=object_id,
     )
 

@@ -25,11 +25,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from napari_sam.errors import (
-    FileError,
     FormatError,
     InputError,
-    MissingFileError,
     NapariSamWarning,
+    file_errors,
 )
 from napari_sam.images import ImageSource
 from napari_sam.readers.ome_zarr import zarr_images
@@ -174,7 +173,7 @@ def list_levels(
 
 def _images(path: Path) -> Images:
     """List the images of a file, by what its first bytes say."""
-    try:
+    with file_errors(path):
         if path.is_dir():
             if any((path / mark).exists() for mark in _ZARR_MARKS):
                 return zarr_images(path)
@@ -184,14 +183,6 @@ def _images(path: Path) -> Images:
             )
         with path.open("rb") as file:
             start = file.read(6)
-    except FileNotFoundError as error:
-        raise MissingFileError(
-            error.errno, "no such file; check its name and folder", str(path)
-        ) from error
-    except OSError as error:
-        raise FileError(
-            error.errno, f"cannot read, {error.strerror}", str(path)
-        ) from error
     if start[:4] in _TIFF_STARTS:
         return tiff_images(path)
     if start == b"\x93NUMPY":

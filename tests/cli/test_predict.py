@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import roifile  # noqa: TID253 - of the test group
 import tifffile
 
 from napari_sam import Predictor, Prompts, embed, load_model, run
@@ -41,8 +42,9 @@ def test_predict_writes_what_the_library_predicts(
         expected[prediction.plane_mask((96, 128))] = number
     written = tifffile.imread(tmp_path / "labels.tif")
     np.testing.assert_array_equal(written, expected)
-    record = json.loads(ended.out)
+    record, *objects = [json.loads(line) for line in ended.out.splitlines()]
     assert record["labels"] == "labels.tif"
+    assert [each["object"] for each in objects] == [1, 2]
     assert record["objects"] == len(set(np.unique(expected)) - {0})
 
 
@@ -97,7 +99,7 @@ def test_a_box_that_leaves_the_plane_is_reported_and_used(
 ) -> None:
     ended = cli("predict", image, "--model", weights, "--boxes", "80,100,120,140")
     assert ended.status == 0
-    assert "napari-sam: warning: box" in ended.err
+    assert "napari-sam: warning: object 1: box" in ended.err
     assert "leaves the plane" in ended.err
 
 
@@ -108,3 +110,65 @@ def test_a_stack_needs_a_chosen_plane(
     assert ended.status == 2
     assert "prompts belong to one" in ended.err
     assert not (tmp_path / "stack.labels.tif").exists()
+
+
+def test_an_object_outside_is_left_out_and_reported(
+    cli: Callable[..., Ended], image: Path, weights: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "prompts.csv"
+    table.write_text("object,y,x\n7,20,20\n3,66,840\n")
+    ended = cli("predict", image, "-m", weights, "--prompts", table, "--json")
+    assert ended.status == 1
+    assert "object 3: point (y, x) = (66, 840) lies outside" in ended.err
+    records = [json.loads(line) for line in ended.out.splitlines()]
+    assert [each.get("problem") is None for each in records[1:]] == [True, False]
+    labels = tifffile.imread(tmp_path / "cells.labels.tif")
+    assert set(np.unique(labels)) == {0, 7}
+
+
+@pytest.mark.parametrize("kind", ["csv", "geojson", "zip", "tif"])
+def test_the_same_points_in_any_file_give_the_same_labels(
+    cli: Callable[..., Ended], image: Path, weights: Path, tmp_path: Path, kind: str
+) -> None:
+    points = {1: (20, 20), 2: (66, 84)}
+    path = tmp_path / f"prompts.{kind}"
+    unit = []
+    if kind == "csv":
+        lines = [f"{n},{y / 2},{x / 2}" for n, (y, x) in points.items()]
+        path.write_text("\n".join(["object,y,x", *lines]))
+        unit = ["--unit", "um", "--pixel-size", "0.5"]
+    elif kind == "geojson":
+        corners = [[x + 0.5, y + 0.5] for y, x in points.values()]
+        path.write_text(json.dumps({"type": "MultiPoint", "coordinates": corners}))
+    elif kind == "zip":
+        roi = roifile.ImagejRoi.frompoints(
+            np.array([[x, y] for y, x in points.values()])
+        )
+        roi.roitype = roifile.ROI_TYPE.POINT
+        roifile.roiwrite(path, [roi], mode="w")
+    else:
+        seeds = np.zeros((96, 128), np.uint16)
+        for number, (y, x) in points.items():
+            seeds[y - 2 : y + 3, x - 2 : x + 3] = number
+        tifffile.imwrite(path, seeds)
+    typed = [f"{y},{x}" for y, x in points.values()]
+    expected = cli(
+        "predict", image, "-m", weights, "-o", "a.tif", "--points", typed[0],
+        "--points", typed[1],
+    )  # fmt: skip
+    ended = cli(
+        "predict", image, "-m", weights, "-o", "b.tif", "--prompts", path, *unit
+    )
+    assert (expected.status, ended.status) == (0, 0), ended.err
+    np.testing.assert_array_equal(
+        tifffile.imread(tmp_path / "b.tif"), tifffile.imread(tmp_path / "a.tif")
+    )
+
+
+def test_micrometres_need_a_pixel_size(
+    cli: Callable[..., Ended], image: Path, weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "p.csv").write_text("y,x\n20,20\n")
+    ended = cli("predict", image, "-m", weights, "--prompts", "p.csv", "--unit", "um")
+    assert ended.status == 2
+    assert "does not say how large a pixel is" in ended.err

@@ -366,7 +366,9 @@ class TestTable:
     def test_files_that_cannot_be_opened(self, tmp_path):
         with pytest.raises(MissingFileError, match=r"no such file.*gone\.csv"):
             read_prompts(tmp_path / "gone.csv")
+        folder = tmp_path / "folder.csv"
+        folder.mkdir()
         with pytest.raises(FileError, match="cannot read"):
-            read_prompts(tmp_path)
+            read_prompts(folder)
         with pytest.raises(FileError, match="cannot write"):
             write_prompts([], tmp_path / "no folder" / "table.csv")

@@ -1,8 +1,9 @@
 """Stacks against their ground truth: one click, two corrections, automatic, tracks.
 
 Objects of a volume are clicked where they are deepest, in their middle slice; each
-correction is a click in the slice with the lowest IoU, at the deepest place of the
-larger error. With ``--perfect`` the network is left out: planes of the ground truth
+correction is a click, or a mark that the object has ended, in the slice with the most
+wrong pixels: in a slice without prompts at the deepest place of the object, else at
+that of the larger error. With ``--perfect`` the network is left out: planes of the ground truth
 with ids that differ from slice to slice are linked, which measures linking alone.
 
     python -m benchmarks.stacks DATA --clicks --automatic --perfect --output stacks.json
@@ -72,12 +73,10 @@ def corrected(
     is_missed = missed.sum() >= extra.sum()
     point = deepest(missed if is_missed else extra)
     old = prompts.get(i)
-    points, positive = [deepest(truth[i])], [True]
+    prompts[i] = Prompts([deepest(truth[i])])
     if isinstance(old, Prompts):
         points, positive = old.points.tolist(), old.positive.tolist()
-    if point not in points:
-        points, positive = [*points, point], [*positive, is_missed]
-    prompts[i] = Prompts(points, positive)
+        prompts[i] = Prompts([*points, point], [*positive, bool(is_missed)])
 
 
 def clicks(

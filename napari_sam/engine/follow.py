@@ -201,16 +201,37 @@ class Follower:
         self.forbidden = forbidden
         self._contrast = 0.0
 
-    def prompted(self, i: int, prompts: Prompts) -> Candidate:
-        """Return the object that prompts of this slice show."""
-        prediction = self.planes.predictor(i).predict(prompts)
+    def prompted(
+        self, i: int, prompts: Prompts, earlier: Candidate | None = None
+    ) -> Candidate:
+        """Return the object that prompts of this slice show.
+
+        Parameters
+        ----------
+        i : int
+            The slice.
+        prompts : Prompts
+            With something positive.
+        earlier : Candidate, optional
+            A mask that the prompts are to correct.
+        """
+        predictor = self.planes.predictor(i)
+        crop = predictor.crop_for(prompts)
+        if earlier is not None and prompts.mask is None:
+            config = predictor.model.config
+            logits = mask_prompt(earlier, crop, config.mask_size, config.image_size)
+            prompts = Prompts(prompts.points, prompts.positive, prompts.boxes, logits)
+        prediction = predictor.predict(prompts, crop=crop)
         found = _candidate(prediction, prediction.best)
         if not found.area:
             raise InputError(
                 f"the prompts of slice {i} show nothing; add a point, or a box"
             )
-        self._contrast = max(self._contrast, self._contrast_of(i, found))
         return found
+
+    def start(self, i: int, found: Candidate) -> None:
+        """Begin at a slice: its contrast is what others are compared with."""
+        self._contrast = self._contrast_of(i, found)
 
     def next(
         self, i: int, history: Sequence[tuple[int, Candidate]]
@@ -230,8 +251,6 @@ class Follower:
             before, earlier = history[-2]
             speed = (_centre(last) - _centre(earlier)) / (z - before)
             expected = self._moved(last, speed * (i - z))
-        if not self._contrast:
-            self._contrast = self._contrast_of(z, last)
         return self.like(i, expected)
 
     def like(self, i: int, expected: Candidate) -> Answer | Stopped:

@@ -110,13 +110,14 @@ class Propagation:
         By slice, ascending.
     stops : list of Stop
         Both ends, and where a gap between prompted slices could not be followed.
-    spans : dict
+    spans, prompted : dict
         What `propagate` takes over when it is given this as `previous`.
     """
 
     slices: dict[int, SliceResult]
     stops: list[Stop]
     spans: dict[Any, _Span] = field(default_factory=dict, repr=False)
+    prompted: dict[Any, SliceResult] = field(default_factory=dict, repr=False)
 
     @property
     def suspicious(self) -> list[int]:
@@ -185,7 +186,8 @@ def propagate(  # noqa: PLR0913 - the arguments of `embed`, and where to go
         Thresholds.
     previous : Propagation, optional
         An earlier result for the same image, model and thresholds: what did not
-        change since is not computed again.
+        change since is not computed again, and new prompts in a slice correct the
+        mask that it has there.
 
     Yields
     ------
@@ -238,7 +240,7 @@ def propagate(  # noqa: PLR0913 - the arguments of `embed`, and where to go
             continue
         for i in (a, b):
             if i is not None and i not in anchors:
-                anchors[i] = _anchor(follower, i, prompts[i])
+                anchors[i] = _anchor(follower, i, prompts[i], previous)
                 done.add(i)
                 yield Step(len(done), total, "propagate", anchors[i])
         work = _Work(follower, anchors, ends, (first, last))
@@ -251,7 +253,8 @@ def propagate(  # noqa: PLR0913 - the arguments of `embed`, and where to go
     for span in spans.values():
         slices |= span.slices
         stops += span.stops
-    return Propagation(dict(sorted(slices.items())), stops, spans)
+    prompted = {(i, *_content(prompts[i])): slices[i] for i in starts}
+    return Propagation(dict(sorted(slices.items())), stops, spans, prompted)
 
 
 class _Work:
@@ -300,6 +303,7 @@ class _Work:
         beyond = self.limits[1] if step > 0 else self.limits[0] - 1
         last = beyond if until is None else until
         way = range(anchor.index + step, last, step)
+        self.follower.start(anchor.index, anchor.found)
         history = [(anchor.index, anchor.found)]
         failed: list[Stop] = []
         for i in way:
@@ -347,10 +351,23 @@ class _Work:
         return replace(best, agreement=agreement, is_suspicious=True)
 
 
-def _anchor(follower: Follower, index: int, given: Prompts | Candidate) -> SliceResult:
-    if not isinstance(given, Candidate):
-        given = follower.prompted(index, given)
-    return SliceResult(index, "prompted", given)
+def _anchor(
+    follower: Follower,
+    index: int,
+    given: Prompts | Candidate,
+    previous: Propagation | None,
+) -> SliceResult:
+    """Return the object in a prompted slice; new prompts correct what was there."""
+    earlier = None
+    if previous is not None:
+        content = (index, *_content(given))
+        if content in previous.prompted:
+            return previous.prompted[content]
+        earlier = previous.slices.get(index)
+    if isinstance(given, Candidate):
+        return SliceResult(index, "prompted", given)
+    found = follower.prompted(index, given, None if earlier is None else earlier.found)
+    return SliceResult(index, "prompted", found)
 
 
 def _bridge(

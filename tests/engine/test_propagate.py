@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from napari_sam.engine.follow import mask_prompt
 from napari_sam.engine.jobs import run
 from napari_sam.engine.propagate import PropagateConfig, Propagation, propagate
 from napari_sam.errors import InputError
-from napari_sam.images import ImageSource
+from napari_sam.images import ImageSource, Intensity
 from napari_sam.masks import Candidate
 from napari_sam.prompts import Prompts
 from napari_sam.tiling import Box, CropGrid
@@ -160,8 +161,8 @@ def test_a_correction_runs_only_the_spans_beside_it():
     assert len(oracle.decoded) == n
     assert list(again.slices) == list(first.slices)
     run(propagate(image, oracle, {**prompts, 8: click(10, 10)}, previous=first))
-    # slices 6, 8, 10 as prompted, 7 and 9 from both sides
-    assert len(oracle.decoded) - n <= 4 + 4
+    # slice 8 as prompted, 7 and 9 from both sides
+    assert len(oracle.decoded) - n == 1 + 2 + 2
     assert again.slices[0] is first.slices[0]
 
 
@@ -228,6 +229,37 @@ def test_a_mask_becomes_logits_of_its_crop():
     expected = np.zeros((32, 32), bool)
     expected[8:12, 10:16] = mask
     np.testing.assert_array_equal(logits > 0, expected)
+
+
+def test_an_object_that_fades_ends():
+    truth = box_stack(8, (1, 0, 8, 8, 8, 10, 0))
+    gray = np.full((8, *SHAPE), 20, np.uint8)
+    for z, bright in enumerate([120, 120, 90, 60, 30, 22, 20, 20]):
+        gray[z][truth[z] > 0] = bright
+
+    class Faded(StackOracle):
+        """Sees where a crop lies, though the image shows brightness."""
+
+        def encode(self, x):
+            self.n_encoded += len(x)
+            level = x[:, 0, 48, 48] * self.pixel_std[0, 0, 0] + self.pixel_mean[0, 0, 0]
+            embedding = torch.zeros(len(x), 32, 8, 8)
+            levels = torch.tensor([120, 121, 90, 60, 30, 22, 20, 19])
+            embedding[:, 2] = (level[:, None] - levels).abs().argmin(1)[:, None, None]
+            return embedding
+
+    gray[1][truth[1] > 0], gray[7][truth[7] > 0] = 121, 19
+    image = ImageSource(gray, "ZYX")
+    same = Intensity((0,), ((0.0, 255.0),))
+    options = {"intensity": same}
+    found = run(propagate(image, Faded(truth), {0: click(12, 12)}, **options))
+    assert list(found.slices) == [0, 1, 2, 3]  # contrasts 100, 101, 70, 40, then 10
+    assert "contrast" in next(s.reason for s in found.stops if s.step == 1)
+    config = PropagateConfig(min_contrast=0)
+    found = run(
+        propagate(image, Faded(truth), {0: click(12, 12)}, config=config, **options)
+    )
+    assert list(found.slices) == list(range(8))
 
 
 def test_input_is_checked():

@@ -14,6 +14,7 @@ import numpy as np
 from napari.layers import Labels, Points, Shapes
 from napari.utils.colormaps import DirectLabelColormap
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 
 from napari_sam.engine.draft import Shape
 from napari_sam.widgets.geometry import (
@@ -90,7 +91,7 @@ class PromptLayers:
         self.preview: Labels | None = None
         for name in TRANSFORM:
             getattr(image.events, name).connect(self._follow_transform)
-        viewer.layers.events.removed.connect(self._restore)
+        viewer.layers.events.removed.connect(self._layer_removed)
 
     @property
     def layers(self) -> list[Layer]:
@@ -173,7 +174,7 @@ class PromptLayers:
     def close(self) -> None:
         """Remove the layers, and listen no more."""
         self._is_closing = True
-        self.viewer.layers.events.removed.disconnect(self._restore)
+        self.viewer.layers.events.removed.disconnect(self._layer_removed)
         for name in TRANSFORM:
             getattr(self.image.events, name).disconnect(self._follow_transform)
         for layer in self.layers:
@@ -317,18 +318,23 @@ class PromptLayers:
         if preview is not None and preview in self.viewer.layers:
             self.viewer.layers.remove(preview)
 
-    def _restore(self, event: Any) -> None:
-        if self._is_closing or self.image not in self.viewer.layers:
+    def _layer_removed(self, event: Any) -> None:
+        if event.value in (self.points, self.shapes, self.preview):
+            # not at once: napari clears its list by taking the last layer until none
+            # is left, which would never be the case
+            QTimer.singleShot(0, self._restore)
+
+    def _restore(self) -> None:
+        """Make layers again that the user has deleted, unless the image has gone."""
+        layers = self.viewer.layers
+        if self._is_closing or self.image not in layers:
             return
-        gone = event.value
-        if gone is self.preview:
+        if self.preview is not None and self.preview not in layers:
             self.preview = None
-        elif gone is self.points:
+        if self.points not in layers:
             self.points = self._make_points()
-        elif gone is self.shapes:
+        if self.shapes not in layers:
             self.shapes = self._make_shapes()
-        else:
-            return
         self._draft_points = np.zeros((0, 2), np.float32)
         self._positive = np.zeros(0, bool)
         self.restored.emit()

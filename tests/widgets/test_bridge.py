@@ -240,15 +240,31 @@ def test_an_undo_beside_ours_does_no_harm(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("which", ["points", "shapes", "preview"])
-def test_deleted_prompt_layers_come_back(stage: Stage, which: str) -> None:
+def test_deleted_prompt_layers_come_back(
+    stage: Stage, which: str, qtbot: QtBot
+) -> None:
     stage.click_world((24, 60))
     stage.session.set_shapes([Shape.of_box((8, 44, 40, 76))])
     stage.viewer.layers.remove(getattr(stage.prompts, which))
+    qtbot.waitUntil(
+        lambda: all(
+            getattr(stage.prompts, name) in stage.viewer.layers
+            for name in ("points", "shapes")
+        )
+    )
     np.testing.assert_allclose(stage.prompts.points.data, [[24, 60]])
     assert len(stage.prompts.shapes.data) == 1
     assert stage.prompts.points in stage.viewer.layers
     stage.click_world((26, 62))
     assert len(stage.session.draft.points) == 2
+
+
+def test_clearing_the_list_ends(stage: Stage, qtbot: QtBot) -> None:
+    stage.click_world((24, 60))
+    stage.viewer.layers.clear()  # as napari does when a script closes a viewer
+    qtbot.wait(10)
+    assert len(stage.viewer.layers) == 0
+    assert stage.bridge.image is None
 
 
 def test_without_its_labels_or_image_the_session_stays_sound(stage: Stage) -> None:

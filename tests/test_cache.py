@@ -362,3 +362,101 @@ def test_reading_a_crop_reads_one_chunk_and_no_metadata(tmp_path, monkeypatch):
     monkeypatch.setattr("zarr.storage._local._get", counted)
     entry.read(3)
     assert reads == ["embeddings/c.3.0.0.0"]
+
+
+class TestPack:
+    @pytest.fixture
+    def packed(self, tmp_path, monkeypatch):
+        """A store of 7 crops, one of them skipped, packed three to a shard."""
+        monkeypatch.setattr("napari_sam.cache.packing.CROPS_PER_SHARD", 3)
+        cache = EmbeddingCache(tmp_path / "e")
+        entry = cache.entry(KEY, 7, SHAPE)
+        for i in range(6):
+            entry.write(i, embedding(i), bytes([i + 1] * 16))
+        with pytest.raises(InputError, match=r"1 of 7 crops .* missing"):
+            cache.pack(entry.name)
+        entry.skip(6, SEAL)
+        assert cache.pack(entry.name)
+        return tmp_path / "e" / entry.name
+
+    def entry(self, folder):
+        return EmbeddingCache(folder.parent).entry(KEY, 7, SHAPE)
+
+    def test_content_is_equal_and_files_are_few(self, packed):
+        entry = self.entry(packed)
+        for i in range(6):
+            np.testing.assert_array_equal(entry.read(i), embedding(i))
+            assert entry.seal(i) == bytes([i + 1] * 16)
+        assert [entry.state(i) for i in range(7)] == ["done"] * 6 + ["skipped"]
+        assert entry.done().tolist() == [True] * 6 + [False]
+        assert entry.skip_seal(6) == SEAL
+        assert len(list(packed.rglob("c.*"))) == 3 + 2
+        array = zarr.open_array(packed / "packed-1" / "embeddings", mode="r")
+        assert (array.shards, array.chunks) == ((3, *SHAPE), (1, *SHAPE))
+        np.testing.assert_array_equal(array[4], embedding(4))
+        assert EmbeddingCache(packed.parent).verify() == {}
+        assert not EmbeddingCache(packed.parent).pack(packed.name)
+
+    def test_what_is_written_later_wins_and_is_packed_with_the_rest(self, packed):
+        self.entry(packed).write(2, embedding(50), SEAL)
+        self.entry(packed).write(6, embedding(60), SEAL)
+        for _ in range(2):
+            entry = self.entry(packed)
+            np.testing.assert_array_equal(entry.read(2), embedding(50))
+            np.testing.assert_array_equal(entry.read(6), embedding(60))
+            np.testing.assert_array_equal(entry.read(3), embedding(3))
+            assert entry.state(6) == "done"
+            assert not entry.skipped().any()
+            EmbeddingCache(packed.parent).pack(packed.name)
+        assert self.entry(packed).is_packed
+        assert sorted(p.name for p in packed.glob("packed*")) == ["packed-2"]
+
+    def test_damage_in_a_shard_strikes_one_crop(self, packed):
+        shard = packed / "packed-1" / "embeddings" / "c.1.0.0.0"
+        content = bytearray(shard.read_bytes())
+        content[3] ^= 1
+        shard.write_bytes(content)
+        cache = EmbeddingCache(packed.parent)
+        assert cache.verify(repair=True) == {packed.name: [3]}
+        assert cache.verify() == {}
+        assert self.entry(packed).state(3) == "missing"
+        self.entry(packed).write(3, embedding(3), SEAL)
+        assert cache.pack(packed.name)
+        np.testing.assert_array_equal(self.entry(packed).read(3), embedding(3))
+
+    def test_a_reader_from_before_misses_but_is_never_wrong(self, tmp_path):
+        cache = EmbeddingCache(tmp_path / "e")
+        old = cache.entry(KEY, 1, SHAPE)
+        old.write(0, embedding(0), SEAL)
+        cache.pack(old.name)
+        assert old.seal(0) is None
+        with pytest.raises(CacheMismatchError, match="missing"):
+            old.read(0)
+
+    def test_damaged_crops_are_not_packed(self, tmp_path):
+        cache = EmbeddingCache(tmp_path / "e")
+        entry = cache.entry(KEY, 2, SHAPE)
+        for i in range(2):
+            entry.write(i, embedding(i), SEAL)
+        chunk = tmp_path / "e" / entry.name / "embeddings" / "c.1.0.0.0"
+        chunk.write_bytes(b"torn")
+        with pytest.raises(CacheMismatchError, match=r"crop 1 .* damaged"):
+            cache.pack(entry.name)
+        assert not list((tmp_path / "e").glob("*/pack*"))
+        np.testing.assert_array_equal(cache.entry(KEY, 2, SHAPE).read(0), embedding(0))
+
+    def test_a_store_in_memory_is_not_packed(self):
+        with pytest.raises(InputError, match="in memory"):
+            EmbeddingCache().pack("x")
+
+
+def test_a_skipped_crop_is_recorded_until_it_is_encoded(cache):
+    entry = cache.entry(KEY, 3, SHAPE)
+    entry.skip(1, SEAL)
+    assert entry.skipped().tolist() == [False, True, False]
+    assert [entry.state(i) for i in range(3)] == ["missing", "skipped", "missing"]
+    entry.write(1, embedding(1), SEAL)
+    assert entry.state(1) == "done"
+    assert not entry.skipped().any()
+    entry.forget(1)
+    assert entry.state(1) == "missing"

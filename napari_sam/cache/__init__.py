@@ -10,7 +10,8 @@ any time and several may fill one store.
     store/                      group; attributes: what this is, format version
       <hash of the key>/        group; attributes: the key, readable
         embeddings              (n, C, e, e), one chunk a crop, blosc lz4, crc32c
-        seals                   (n, 16) uint8, digest of the crop's pixels; 0 = absent
+        seals                   (n, 16) uint8, digest of the crop's pixels; 0 = absent,
+                                255 = forgotten though a pack has it
         skipped                 (n, 16) uint8, the same of crops that are background
         packed-<number>/        the three again, in shards, once all crops are there
 

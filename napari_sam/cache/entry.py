@@ -34,6 +34,9 @@ EntryState: TypeAlias = Literal["missing", "done", "skipped"]
 """What an entry knows of a crop; "skipped" crops are background, not encoded."""
 
 _MARKS = ("seals", "skipped")
+
+# Hides what a pack has; zeros would not do, zarr removes a chunk of the fill value.
+_FORGOTTEN = b"\xff" * SEAL_BYTES
 _PACK = re.compile(r"packed-(\d+)")
 _CHUNK = re.compile(r"c\.(\d+)(\.0)+")
 
@@ -210,8 +213,7 @@ class CacheEntry:
                 if self._pack is None:
                     self._files.remove(f"{self.name}/{name}/c.{index}.0")
                 else:
-                    # zeros hide what the pack has
-                    self._write_mark(name, index, bytes(SEAL_BYTES))
+                    self._write_mark(name, index, _FORGOTTEN)
 
     def _write_mark(self, name: str, index: int, seal: bytes) -> None:
         self._marks[name][index : index + 1] = np.frombuffer(seal, np.uint8)[None]
@@ -226,7 +228,8 @@ class CacheEntry:
             except ValueError:
                 logger.warning("seal of crop %d in %s is damaged", index, self.name)
                 return None
-        return seal.tobytes() if seal.any() else None
+        found = seal.tobytes()
+        return found if any(found) and found != _FORGOTTEN else None
 
     def _states(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         present: dict[str, NDArray[np.bool_]] = {}

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from napari_sam import __version__
+from napari_sam.cli.cache import cache
+from napari_sam.cli.embed import embed
 from napari_sam.cli.export import export
 from napari_sam.cli.models import models
 from napari_sam.cli.predict import predict
@@ -33,9 +35,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (segment, run, predict, propagate, link, export, train, evaluate, demo):
+for command in (
+    segment,
+    run,
+    embed,
+    predict,
+    propagate,
+    link,
+    export,
+    train,
+    evaluate,
+    demo,
+):
     app.command()(command)
 app.add_typer(models, name="models")
+app.add_typer(cache, name="cache")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,133 @@
+"""``napari-sam embed``: encode images ahead of time, so that clicks answer at once."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_sam.cli import options as o
+from napari_sam.cli.records import print_record, print_table
+from napari_sam.errors import NapariSamError
+
+if TYPE_CHECKING:
+    from napari_sam.cache import EmbeddingCache
+    from napari_sam.engine.files import ImageOptions
+    from napari_sam.model import Sam
+
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="FOLDER",
+        help="Where embeddings are kept. Default: the folder of the settings.",
+        rich_help_panel="Output",
+    ),
+]
+
+
+def embed(
+    images: o.Images,
+    cache: Store = None,
+    all_crops: Annotated[
+        bool,
+        typer.Option(
+            "--all-crops", help="Crops that show nothing, too.", rich_help_panel="Image"
+        ),
+    ] = False,
+    as_json: o.Json = False,
+    model: o.Model = None,
+    device: o.Device = "auto",
+    precision: o.Precision = "auto",
+    series: o.Series = None,
+    level: o.Level = 0,
+    axes: o.Axes = None,
+    channel: o.Channels = None,
+    invert: o.Invert = False,
+    plane: o.Plane = None,
+    pixel_size: o.PixelSize = None,
+    diameter: o.Diameter = None,
+) -> None:
+    """Encode all crops of images and keep them; what is kept is not encoded again."""
+    from napari_sam.engine.files import ImageOptions
+    from napari_sam.weights import load_model
+
+    opening = ImageOptions(
+        series,
+        level,
+        axes,
+        o.parse_channels(channel),
+        invert,
+        o.parse_plane(plane),
+        pixel_size,
+        diameter,
+    )
+    store = open_store(cache)
+    sam = load_model(model, device=device, precision=precision)
+    failures: list[tuple[str, str]] = []
+    for path in images:
+        try:
+            facts = _embed_file(path, sam, store, opening, all_crops)
+        except NapariSamError as error:
+            if len(images) == 1:
+                raise
+            failures.append((str(path), str(error)))
+            facts = {"image": str(path), "error": str(error)}
+        if as_json:
+            print_record(facts)
+        elif "error" not in facts:
+            typer.echo(
+                f"{path}: {facts['crops']} crops, {facts['skipped']} of them "
+                f"background, in {facts['seconds']:.1f} s -> {store.path}"
+            )
+    if failures:
+        typer.echo(f"{len(failures)} of {len(images)} images failed:", err=True)
+        print_table(failures, err=True)
+        sys.exit(1)
+
+
+def open_store(folder: Path | None) -> EmbeddingCache:
+    """Open the store in a folder, or that of the settings with its limit of size."""
+    from napari_sam.cache import EmbeddingCache
+    from napari_sam.settings import get_settings
+
+    if folder is not None:
+        return EmbeddingCache(folder)
+    settings = get_settings()
+    return EmbeddingCache(settings.cache_dir, limit_bytes=settings.cache_limit_bytes)
+
+
+def _embed_file(
+    path: Path, sam: Sam, store: EmbeddingCache, opening: ImageOptions, all_crops: bool
+) -> dict[str, Any]:
+    from napari_sam.engine.embed import embed as embed_plane
+    from napari_sam.engine.files import open_file
+    from napari_sam.engine.jobs import run
+
+    start = time.perf_counter()
+    opened = open_file(path, sam, opening)
+    states: list[str] = []
+    for plane in opened.planes:
+        embedding = run(
+            embed_plane(
+                opened.source,
+                sam,
+                cache=store,
+                grid=opened.grid,
+                plane=plane,
+                intensity=opened.intensity,
+                skip_background=not all_crops,
+            )
+        )
+        states += [embedding.state(crop) for crop in embedding.grid]
+    return {
+        "image": str(path),
+        "planes": len(opened.planes),
+        "crops": len(states),
+        "skipped": states.count("skipped"),
+        "seconds": round(time.perf_counter() - start, 3),
+        "cache": str(store.path),
+    }

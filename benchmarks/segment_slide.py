@@ -181,7 +181,7 @@ def seams_one(side: int, folder: Path | None, out: Path) -> dict[str, Any]:
     pixels = open_image(image).read()
     start = (side - 1024) // 2
     middle = np.s_[start : start + 1024, start : start + 1024]
-    config = AutomaticConfig(min_contrast=0)
+    config = AutomaticConfig(skip_background=False)
     tiled = run(segment(pixels, model, config=config)).labels[middle]
     whole = run(segment(np.ascontiguousarray(pixels[middle]), model, config=config))
     both = overlaps(whole.labels, tiled)

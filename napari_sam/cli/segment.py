@@ -164,9 +164,7 @@ def segment(
         diameter,
         _parse_limits(limits),
     )
-    default = AutomaticConfig()
-    contrast = 0.0 if every_crop else default.min_contrast
-    config = AutomaticConfig(mode=mode, min_contrast=contrast)
+    config = AutomaticConfig(mode=mode, skip_background=not every_crop)
     work = list(zip(found, outputs, strict=True))
     if only_failed:
         work = [(each, to) for each, to in work if _has_failed(to)]

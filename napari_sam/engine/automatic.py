@@ -18,7 +18,7 @@ from napari_sam.engine.grid_masks import GridMode, grid_candidates
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.proposals import ProposalMode, proposal_candidates
 from napari_sam.errors import InputError
-from napari_sam.images import find_intensity, read_rgb
+from napari_sam.images import find_intensity
 from napari_sam.readers import open_image
 from napari_sam.stitch import (
     MIN_AGREEMENT,
@@ -43,10 +43,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Gray levels are compared between means of blocks of so many pixels a side: noise of
-# single pixels is no object (ours).
-_BLOCK = 8
-
 
 @dataclass(frozen=True, slots=True)
 class AutomaticConfig:
@@ -67,9 +63,8 @@ class AutomaticConfig:
         IoU in the overlap of two crops from which what they see is one object.
     min_area : int, default 1
         Objects with fewer plane pixels are dropped.
-    min_contrast : float, default 2
-        Crops whose gray levels, of 255, differ by less are background: they are
-        not encoded (ours; means of 8 x 8 px are compared). 0 encodes every crop.
+    skip_background : bool, default True
+        Do not encode crops that show nothing; see `PlaneEmbedding.is_background`.
 
     Raises
     ------
@@ -83,7 +78,7 @@ class AutomaticConfig:
     min_visible: float = MIN_VISIBLE
     min_agreement: float = MIN_AGREEMENT
     min_area: int = 1
-    min_contrast: float = 2.0
+    skip_background: bool = True
 
     def __post_init__(self) -> None:
         if self.mode not in (None, "proposals", "grid"):
@@ -256,7 +251,7 @@ def find_views(
     Views or None
         None if the crop is background and was not encoded.
     """
-    if config.min_contrast > 0 and _contrast(embedding, crop) < config.min_contrast:
+    if config.skip_background and embedding.is_background(crop):
         return None
     mode = chosen_mode(config, embedding.model)
     found = yield from crop_candidates(embedding, crop, mode, step)
@@ -304,17 +299,6 @@ def object_table(
         "agreement": objects.agreement.astype(np.float32),
         "is_cut": objects.is_cut,
     }
-
-
-def _contrast(embedding: PlaneEmbedding, crop: Crop) -> float:
-    """Return by how many gray levels, 0 to 255, blocks of a crop differ."""
-    rgb = read_rgb(embedding.source, embedding.intensity, crop.box, embedding.plane)
-    height, width = (max(n // _BLOCK, 1) for n in rgb.shape[:2])
-    cut = rgb[: height * _BLOCK, : width * _BLOCK]
-    rows = np.add.reduceat(cut, range(0, len(cut), _BLOCK), 0, np.float32)
-    blocks = np.add.reduceat(rows, range(0, cut.shape[1], _BLOCK), 1)
-    sizes = min(_BLOCK, cut.shape[0]) * min(_BLOCK, cut.shape[1])
-    return float(np.ptp(blocks, axis=(0, 1)).max() / sizes)
 
 
 def chosen_mode(config: AutomaticConfig, model: Sam) -> ProposalMode | GridMode:

@@ -113,6 +113,7 @@ class PlaneEmbedding:
         self._key_covers_all = False
         self._entry: CacheEntry | None = None
         self._recent: OrderedDict[Crop, Tensor] = OrderedDict()
+        self._looked_at: _Pixels | None = None
         self._unwritten: dict[Crop, Tensor] = {}
         self._encoded: set[int] = set()
         self._lock = threading.Lock()
@@ -155,7 +156,9 @@ class PlaneEmbedding:
         if found is None:
             found = self._stored(crop)
         if found is None:
-            part = self._read(crop)
+            part, self._looked_at = self._looked_at, None
+            if part is None or part.crop != crop:
+                part = self._read(crop)
             with turn_of(self.model).take(urgent=True):
                 found = self._recall(crop)  # encoded while this waited for its turn
                 if found is None:
@@ -180,8 +183,9 @@ class PlaneEmbedding:
         """
         if self._key_covers_all and (state := self.state(crop)) != "missing":
             return state == "skipped"
-        part = self._read(crop)
-        return self._skip(part)
+        # who asks will want its embedding next: pixels are not read twice
+        self._looked_at = self._read(crop)
+        return self._skip(self._looked_at)
 
     def prefer(
         self,

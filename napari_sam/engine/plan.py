@@ -110,7 +110,7 @@ def time_crop(
         mode=config.mode,
         proposals=config.proposals,
         grid=config.grid,
-        min_contrast=0,
+        skip_background=False,
     )
     seconds = []
     for _ in range(2):

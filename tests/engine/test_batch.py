@@ -61,7 +61,7 @@ def image(truth: np.ndarray, tmp_path: Path) -> Path:
 
 # enlarged four times: crops of 32 px with a core of 24
 OPTIONS = ImageOptions(diameter=10)
-CONFIG = AutomaticConfig(min_contrast=0)
+CONFIG = AutomaticConfig(skip_background=False)
 
 
 def outputs_in(folder: Path, image: Path, **wanted: bool) -> Outputs:

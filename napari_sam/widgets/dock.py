@@ -86,7 +86,7 @@ class SegmentAnything(QWidget):
         # torch takes seconds to import and keeps the interpreter busy meanwhile, so
         # the dock is drawn first
         self._first_model = model
-        QTimer.singleShot(_DRAWN_MS, self, self._load_first)
+        QTimer.singleShot(_DRAWN_MS, self._load_first)
         self.destroyed.connect(self.worker.stop)
 
     def _load_first(self) -> None:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 MIN_CONTRAST = 2.0
 """Gray levels of 255 by which blocks differ if there is something (ours).
 
-A step of 2 is hardly seen on a screen. Of 6144 windows of 128 px with a labelled object,
-in ten data sets, the faintest had 13 (measured), and of 1489 empty windows one in 12
-had less than 2. `tests/test_background.py` has noise and faint discs.
+A step of 2 is hardly seen on a screen. Of 6144 windows of 128 px with a labelled
+object, from microscopes of many kinds, the faintest had 13; of 1489 empty windows one
+in 12 had less than 2 (measured). `tests/test_background.py` has noise and faint discs.
 """
 
 _BLOCK = 8

@@ -3,8 +3,9 @@
 Objects of a volume are clicked where they are deepest, in their middle slice; each
 correction is a click, or a mark that the object has ended, in the slice with the most
 wrong pixels: in a slice without prompts at the deepest place of the object, else at
-that of the larger error. With ``--perfect`` the network is left out: planes of the ground truth
-with ids that differ from slice to slice are linked, which measures linking alone.
+that of the larger error. With ``--perfect`` the network is left out: planes of the
+ground truth with ids that differ from slice to slice are linked, which measures
+linking alone.
 
     python -m benchmarks.stacks DATA --clicks --automatic --perfect --output stacks.json
 

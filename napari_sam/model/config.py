@@ -228,7 +228,7 @@ VARIANTS: dict[str, SamConfig] = {
             ConvConfig(),
             # Objects of 12 px in a frame of 1024 px (ours).
             finest_position=12.0,
-            proposal=ProposalConfig(),
+            proposal=ProposalConfig(has_detail=True),
         ),
         # Milliseconds on a CPU; for tests only.
         SamConfig(

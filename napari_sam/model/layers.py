@@ -29,6 +29,58 @@ class LayerNorm2d(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
+class LocalGroupNorm(nn.Module):
+    """Group normalisation whose statistics are those of the surroundings (ours).
+
+    Group normalisation (Wu and He 2018) of a whole frame would make the answer at one
+    place depend on what lies a thousand pixels away, on padding, and on the size of
+    the window that a training saw. Here mean and variance are taken over squares of
+    `REACH` pixels of the input and change smoothly from square to square.
+
+    Parameters
+    ----------
+    channels : int
+        In groups of `GROUP`, or all in one if there are fewer.
+    stride : int
+        Pixels of the input per pixel of what is normalised.
+    """
+
+    REACH = 256
+    GROUP = 16
+
+    def __init__(self, channels: int, stride: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.n_groups = max(channels // self.GROUP, 1)
+        self.side = max(self.REACH // stride, 1)
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same."""
+        squares = [max(round(extent / self.side), 1) for extent in x.shape[-2:]]
+        if squares == [1, 1]:
+            return F.group_norm(x, self.n_groups, self.weight, self.bias, self.eps)
+        mean = self._per_group(F.adaptive_avg_pool2d(x.float(), squares))
+        power = self._per_group(F.adaptive_avg_pool2d(x.float().square(), squares))
+        deviation = (power - mean.square()).clamp(min=0).add(self.eps).sqrt()
+        scale = self.weight[:, None, None] / deviation
+        shift = self.bias[:, None, None] - mean * scale
+        return torch.addcmul(_spread(shift, x), x, _spread(scale, x))
+
+    def _per_group(self, moments: Tensor) -> Tensor:
+        """Replace the moments of each channel, (B, C, r, c), by those of its group."""
+        grouped = moments.unflatten(1, (self.n_groups, -1))
+        return grouped.mean(2, keepdim=True).expand_as(grouped).flatten(1, 2)
+
+
+def _spread(coarse: Tensor, x: Tensor) -> Tensor:
+    """Interpolate (B, C, r, c) to the size and type of ``x``, channels-last."""
+    # Four times as fast as in the other layout (measured).
+    coarse = coarse.to(x.dtype).contiguous(memory_format=torch.channels_last)
+    return F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
+
+
 class MLPBlock(nn.Module):
     """Two linear layers with an activation between them."""
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_sam.model.config import ProposalConfig
+from napari_sam.model.layers import LocalGroupNorm
 
 
 class ProposalHead(nn.Module):
@@ -34,11 +35,11 @@ class ProposalHead(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList()
         previous = in_chans
-        for width in config.widths:
+        for index, width in enumerate(config.widths):
             self.blocks.append(
                 nn.Sequential(
                     nn.Conv2d(previous, width, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(width),
+                    LocalGroupNorm(width, stride=16 // 2**index),
                     nn.ReLU(),
                 )
             )

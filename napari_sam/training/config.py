@@ -36,8 +36,12 @@ class TrainConfig:
     warm_steps : int
         Steps with cross entropy and dice before the paper's losses take over,
         gradually over as many steps again; 0 for weights that are trained already.
-    learning_rate, weight_decay, gradient_clip : float
-        Of AdamW; the largest norm of the gradient.
+    dense_steps : int, default 0
+        First steps in which only the encoder and the proposal head are trained, which
+        costs half as much a step.
+    learning_rate, matrix_rate, weight_decay, gradient_clip : float
+        Of AdamW; of Muon (`napari_sam.training.muon`), which moves the weights that
+        are matrices; of both; the largest norm of the gradient.
     accumulate : int, default 1
         Batches whose gradients are added up for one step.
     ema_decay : float, default 0.999
@@ -80,7 +84,9 @@ class TrainConfig:
     warmup_steps: int = 250  # appendix A of the paper
     decay_steps: int = 5_000
     warm_steps: int = 1_000
+    dense_steps: int = 0
     learning_rate: float = 8e-4  # appendix A of the paper
+    matrix_rate: float = 0.02  # Jordan et al. 2024
     weight_decay: float = 0.1  # appendix A of the paper
     gradient_clip: float = 1.0
     accumulate: int = 1

@@ -323,11 +323,9 @@ def sample_window(
     cosine, sine = np.cos(angle) / scale, np.sin(angle) / scale
     # Window pixel (y, x) from its middle to image pixel (y, x) from ``centre``.
     turn = np.array([[cosine * flip, sine], [-sine * flip, cosine]])
-    pixels, labels, distances, inside = _resample(image, centre, turn, window, scale)
+    pixels, labels, distances = _resample(image, centre, turn, window, scale)
     pixels = augment_intensity(pixels, rng)
-    mean = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)
-    # Outside the image the encoder's input is zero, as after padding.
-    pixels = torch.where(inside, pixels, mean).round().clamp(0, 255)
+    pixels = pixels.round().clamp(0, 255)
     return Sample(pixels.to(torch.uint8), labels, distances, image.is_complete)
 
 
@@ -339,12 +337,19 @@ def _draw_centre(
     low = np.minimum(span / 2, size / 2)
     centre = rng.uniform(low, np.maximum(size - low, low + 1e-6))
     if rng.random() < 0.7:
-        occupied = torch.nonzero(image.labels.flatten())[:, 0]
-        chosen = int(occupied[int(rng.integers(len(occupied)))])
-        at = np.array(divmod(chosen, image.labels.shape[1]), dtype=float)
-        at = at + rng.uniform(-span / 3, span / 3, 2)
+        at = _draw_occupied(image.labels, rng) + rng.uniform(-span / 3, span / 3, 2)
         centre = np.clip(at, low, np.maximum(size - low, low))
     return centre
+
+
+def _draw_occupied(labels: Tensor, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw a pixel, (y, x), that belongs to an object."""
+    tries = torch.from_numpy(rng.integers(labels.numel(), size=64))
+    occupied = tries[labels.flatten()[tries] > 0]
+    if not len(occupied):  # few objects: look at every pixel
+        occupied = torch.nonzero(labels.flatten())[:, 0]
+        occupied = occupied[rng.integers(len(occupied), size=1)]
+    return np.array(divmod(int(occupied[0]), labels.shape[1]), dtype=float)
 
 
 def _resample(
@@ -353,8 +358,8 @@ def _resample(
     turn: NDArray[np.float64],
     window: int,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return pixels, labels, distances and what lies inside the image."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return pixels, labels and distances; pixels go on beyond the image's edge."""
     reach = float(np.abs(turn).sum(axis=1).max()) * window / 2 + 2
     height, width = image.labels.shape
     y0, x0 = (max(int(c - reach), 0) for c in centre)
@@ -364,8 +369,9 @@ def _resample(
     # Average before sampling coarsely, else fine structure turns into noise.
     factor = int(np.clip(round(1 / scale), 1, min(pixels.shape[1:])))
     step = np.arange(window) - (window - 1) / 2
-    y, x = np.meshgrid(step, step, indexing="ij")
-    at = np.stack([y, x], axis=-1) @ turn.T + centre - (y0, x0)
+    # Row by row and column by column: a product of matrices this narrow is slow.
+    down, right = step[:, None, None] * turn[:, 0], step[:, None] * turn[:, 1]
+    at = down + right + (centre - (y0, x0))
     extent = np.array([y1 - y0, x1 - x0])
     inside = ((at > -0.5) & (at < extent - 0.5)).all(axis=-1)
     unit = torch.from_numpy((2 * at + 1) / extent - 1).float().flip(-1)[None]
@@ -384,7 +390,7 @@ def _resample(
     mask = torch.from_numpy(inside)
     labels = labels * mask
     distances = torch.where(labels > 0, moved[3:] / 255, torch.ones(()))
-    return moved[:3], labels, distances, mask
+    return moved[:3], labels, distances
 
 
 def _box_blur(pixels: Tensor, width: int) -> Tensor:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from napari_sam.engine.jobs import Step, job
@@ -29,6 +29,7 @@ from napari_sam.model.config import ConvConfig
 from napari_sam.model.conv_encoder import ConvEncoder
 from napari_sam.training.data import Batch, Batches, load_images
 from napari_sam.training.losses import centre_loss, proposal_loss
+from napari_sam.training.muon import Muon
 from napari_sam.training.rounds import PromptRounds, draw_rounds
 from napari_sam.weights import load_model, pick_device, save_weights
 
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from napari_sam.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
+
+# Smaller weights are no matrices in Muon's sense: outputs of a few channels, the first
+# convolution of three.
+MIN_ROWS, MIN_COLUMNS = 16, 32
 
 CURVES = ("loss", "dice", "iou", "iou_error", "proposal", "centre", "gradient")
 
@@ -96,7 +101,8 @@ class TrainingState:
     Attributes
     ----------
     model : Sam
-    optimizer : torch.optim.AdamW
+    optimizers : tuple of torch.optim.Optimizer
+        Muon for what is a matrix, AdamW for the rest.
     average : dict of str to Tensor
         Running average of the model's parameters and statistics.
     step : int
@@ -104,7 +110,7 @@ class TrainingState:
     """
 
     model: Sam
-    optimizer: torch.optim.AdamW
+    optimizers: tuple[torch.optim.Optimizer, ...]
     average: dict[str, Tensor]
     step: int = 0
 
@@ -113,28 +119,31 @@ def train_step(
     state: TrainingState, batch: Batch, config: TrainConfig
 ) -> dict[str, float]:
     """Do one step; returns the values of `CURVES`."""
-    model, optimizer = state.model, state.optimizer
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(state.step, config)
+    model = state.model
+    share = schedule(state.step, config)
+    for optimizer in state.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = share * group["full_rate"]
     curves = _losses(model, batch, config, state.step)
     (curves["loss"] / config.accumulate).backward()
     curves["loss"] = curves["loss"].detach()
     state.step += 1
     if state.step % config.accumulate == 0:
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in state.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         _update_average(state, config.ema_decay)
         curves["gradient"] = norm
     return {name: float(value) for name, value in curves.items()}
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Return the rate of a step: up, level, then down along a half cosine."""
+def schedule(step: int, config: TrainConfig) -> float:
+    """Return the share of the full rates: up, level, then down along a half cosine."""
     rise = min(1.0, (step + 1) / max(config.warmup_steps, 1))
     left = (config.steps - step) / max(config.decay_steps, 1)
     fall = 1.0 if left >= 1 else 0.5 * (1 - math.cos(math.pi * left))
-    return config.learning_rate * rise * fall
+    return rise * fall
 
 
 def _losses(
@@ -144,7 +153,8 @@ def _losses(
     generator = Generator().manual_seed(config.seed * 1_000_003 + step)
     warm = 0.0
     if config.warm_steps:
-        warm = min(max(2 - step / config.warm_steps, 0.0), 1.0)
+        prompted = step - config.dense_steps
+        warm = min(max(2 - prompted / config.warm_steps, 0.0), 1.0)
     with torch.autocast(
         device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
     ):
@@ -168,7 +178,7 @@ def _losses(
             )
             curves["proposal"] = part.detach()
             loss = loss + config.proposal_weight * part
-        if len(batch.masks):
+        if len(batch.masks) and step >= config.dense_steps:
             rounds = PromptRounds(model, embedding, batch, generator)
             parts = rounds.losses(draw_rounds(config.rounds, generator), warm)
             loss = loss + torch.stack([part.total for part in parts]).mean()
@@ -186,30 +196,51 @@ def _start(config: TrainConfig) -> TrainingState:
         model = Sam(VARIANTS[config.model]).to(device)
     _check_windows(model, config)
     model = channels_last(model).train()
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in model.parameters() if p.ndim > 1]},
-        # Biases and normalisations are not drawn towards zero.
-        {
-            "params": [p for p in model.parameters() if p.ndim <= 1],
-            "weight_decay": 0.0,
-        },
-    ]
-    optimizer = torch.optim.AdamW(
-        groups,
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    optimizers = _optimizers(model, config)
     average = {name: value.clone() for name, value in model.state_dict().items()}
-    state = TrainingState(model, optimizer, average)
+    state = TrainingState(model, optimizers, average)
     path = config.output / "state.pt"
     if path.is_file():
         stored = torch.load(path, map_location=device, weights_only=True)
         model.load_state_dict(stored["model"])
-        optimizer.load_state_dict(stored["optimizer"])
+        for optimizer, values in zip(optimizers, stored["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        _set_rates(optimizers, config)
         state.average, state.step = stored["average"], stored["step"]
         logger.info("going on at step %d of %s", state.step, path)
     return state
+
+
+def _optimizers(model: Sam, config: TrainConfig) -> tuple[torch.optim.Optimizer, ...]:
+    matrices = [
+        layer.weight
+        for layer in model.modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+        and len(layer.weight) >= MIN_ROWS
+        and layer.weight[0].numel() >= MIN_COLUMNS
+    ]
+    chosen = {id(weight) for weight in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in others if p.ndim > 1]},
+        # Biases and normalisations are not drawn towards zero.
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizers = (
+        torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True),
+        Muon(matrices, weight_decay=config.weight_decay),
+    )
+    _set_rates(optimizers, config)
+    return optimizers
+
+
+def _set_rates(
+    optimizers: tuple[torch.optim.Optimizer, ...], config: TrainConfig
+) -> None:
+    rates = (config.learning_rate, config.matrix_rate)
+    for optimizer, rate in zip(optimizers, rates, strict=True):
+        for group in optimizer.param_groups:
+            group["full_rate"] = rate
 
 
 def _check_windows(model: Sam, config: TrainConfig) -> None:
@@ -250,7 +281,7 @@ def _save(state: TrainingState, config: TrainConfig) -> Path:
     torch.save(
         {
             "model": state.model.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
             "average": state.average,
             "step": state.step,
         },
@@ -274,7 +305,7 @@ def _log(state: TrainingState, curves: dict[str, float], config: TrainConfig) ->
         if is_new:
             writer.writerow(("step", "seconds", "learning_rate", *CURVES))
         row = [f"{curves.get(name, math.nan):.5g}" for name in CURVES]
-        rate = learning_rate(state.step - 1, config)
+        rate = config.learning_rate * schedule(state.step - 1, config)
         writer.writerow((state.step, f"{time.time():.1f}", f"{rate:.4g}", *row))
 
 

@@ -33,6 +33,7 @@ State = dict[str, Tensor]
 
 _ENCODER = "image_encoder."
 _HEAD = "proposal_head."
+_DETAIL = "detail."
 _LAYER = "mask_decoder.transformer.layers."
 
 # What the parameters of networks that are not SAM begin with, and what to say then.
@@ -227,7 +228,8 @@ def _head(state: Mapping[str, Tensor]) -> HeadConfig | None:
     if n_blocks == 0:
         return None
     return ProposalConfig(
-        tuple(len(state[f"{_HEAD}blocks.{i}.0.weight"]) for i in range(n_blocks))
+        tuple(len(state[f"{_HEAD}blocks.{i}.0.weight"]) for i in range(n_blocks)),
+        has_detail=f"{_DETAIL}weight" in state,
     )
 
 
@@ -251,5 +253,5 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {
         name: tensor.shape
         for name, tensor in state.items()
-        if not name.startswith(_HEAD)
+        if not name.startswith((_HEAD, _DETAIL))
     }

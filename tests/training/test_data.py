@@ -92,9 +92,14 @@ def test_pixels_and_labels_of_a_window_stay_together(discs, config, scale, seed)
     assert (sample.distances[:, ~inside] == 1).all()
 
 
-def test_a_window_beyond_the_image_shows_the_encoders_zero(discs, config):
-    sample = sample_window(discs, np.random.default_rng(0), 256, config, 0.5)
-    assert sample.pixels[:, 0, 0].tolist() == [124, 116, 104]
+def test_pixels_go_on_beyond_the_image(discs, config, monkeypatch):
+    monkeypatch.setattr(
+        "napari_sam.training.data.augment_intensity", lambda pixels, rng: pixels
+    )
+    edge = dataclasses.replace(discs, pixels=torch.full_like(discs.pixels, 70))
+    sample = sample_window(edge, np.random.default_rng(0), 256, config, 0.5)
+    assert (sample.pixels == 70).all()
+    assert (sample.labels[0] == 0).all()  # but objects do not
 
 
 def test_batches_are_the_same_for_a_seed_and_step(discs, config):

@@ -14,7 +14,7 @@ from napari_sam.errors import InputError
 from napari_sam.model import VARIANTS, Sam
 from napari_sam.training.config import TrainConfig, read_config
 from napari_sam.training.data import Batch, Batches
-from napari_sam.training.loop import _start, learning_rate, train, train_step
+from napari_sam.training.loop import _start, schedule, train, train_step
 from napari_sam.training.rounds import PromptRounds
 from napari_sam.weights import load_model
 
@@ -76,15 +76,50 @@ def test_a_few_steps_on_one_batch_lower_the_loss(config):
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
-def test_learning_rate_rises_stays_and_falls_to_zero(config):
+def test_learning_rates_rise_stay_and_fall_to_zero(config):
+    config = dataclasses.replace(config, steps=100, warmup_steps=10, decay_steps=20)
+    shares = [schedule(step, config) for step in range(101)]
+    assert shares[4] == pytest.approx(0.5)
+    assert set(shares[9:81]) == {1.0}
+    assert shares[90] == pytest.approx(0.5 * (1 - math.cos(math.pi / 2)))
+    assert shares[100] == pytest.approx(0)
+
+
+def test_each_optimiser_has_its_own_rate(config):
     config = dataclasses.replace(
-        config, steps=100, warmup_steps=10, decay_steps=20, learning_rate=1.0
+        config, warmup_steps=1, decay_steps=1, learning_rate=0.003, matrix_rate=0.05
     )
-    rates = [learning_rate(step, config) for step in range(101)]
-    assert rates[4] == pytest.approx(0.5)
-    assert set(rates[9:81]) == {1.0}
-    assert rates[90] == pytest.approx(0.5 * (1 - math.cos(math.pi / 2)))
-    assert rates[100] == pytest.approx(0)
+    state = _start(config)
+    train_step(state, Batches([], config)[0], config)
+    adam, muon = state.optimizers
+    assert {group["lr"] for group in adam.param_groups} == {0.003}
+    assert {group["lr"] for group in muon.param_groups} == {0.05}
+
+
+def test_matrices_are_for_muon_and_every_weight_has_one_optimiser(config):
+    state = _start(config)
+    weights = [
+        [id(p) for group in optimizer.param_groups for p in group["params"]]
+        for optimizer in state.optimizers
+    ]
+    assert sorted(sum(weights, [])) == sorted(id(p) for p in state.model.parameters())
+    decoder = state.model.mask_decoder
+    assert id(decoder.transformer.layers[0].mlp.lin1.weight) in weights[1]
+    assert id(decoder.mask_tokens.weight) in weights[0]
+    assert id(state.model.proposal_head.maps.weight) in weights[0]
+
+
+def test_dense_steps_leave_the_mask_decoder_alone(config):
+    config = dataclasses.replace(config, dense_steps=1, weight_decay=0.0)
+    state = _start(config)
+    before = {name: p.clone() for name, p in state.model.named_parameters()}
+    batches = Batches([], config)
+    curves = train_step(state, batches[0], config)
+    changed = {n for n, p in state.model.named_parameters() if not p.equal(before[n])}
+    assert not any(name.startswith(("mask_decoder", "prompt")) for name in changed)
+    assert "proposal_head.maps.weight" in changed
+    assert "dice" not in curves
+    assert "dice" in train_step(state, batches[1], config)
 
 
 def test_eleven_rounds_add_a_point_in_all_but_two(config):

@@ -50,7 +50,7 @@ def plane_masks(logits: Tensor, crop: Crop) -> tuple[Box, NDArray[np.bool_]]:
         band = _sampled(logits, rows[first : first + _BAND], crop.scale[0], axis=1)
         band = _sampled(band, columns, crop.scale[1], axis=2)
         masks[:, first : first + _BAND] = (band > 0).cpu().numpy()
-    inside = extent(masks.any(axis=0))
+    inside = extent(np.logical_or.reduce(masks))
     here = inside.shift(rows.start + crop.box.y0, columns.start + crop.box.x0)
     return here, masks[:, *inside.slices]
 

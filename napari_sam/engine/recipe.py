@@ -116,7 +116,7 @@ class Recipe:
         weights : str
             The name or file from which the network was loaded.
         """
-        mode = "grid" if isinstance(chosen_mode(config, model), GridMode) else None
+        is_grid = isinstance(chosen_mode(config, model), GridMode)
         grid = opened.grid or default_grid(opened.source, model)
         path = Path(weights)
         return cls(
@@ -130,7 +130,7 @@ class Recipe:
                 model.weights_sha256 or "",
                 model.precision,
             ),
-            config=_with_mode(config, mode or "proposals"),
+            config=_with_mode(config, "grid" if is_grid else "proposals"),
             versions=_versions(),
         )
 

@@ -58,8 +58,9 @@ class LocalGroupNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same."""
-        squares = [max(round(extent / self.side), 1) for extent in x.shape[-2:]]
-        if squares == [1, 1]:
+        height, width = (max(round(extent / self.side), 1) for extent in x.shape[-2:])
+        squares = (height, width)
+        if squares == (1, 1):
             return F.group_norm(x, self.n_groups, self.weight, self.bias, self.eps)
         mean = self._per_group(F.adaptive_avg_pool2d(x.float(), squares))
         power = self._per_group(F.adaptive_avg_pool2d(x.float().square(), squares))
@@ -71,7 +72,8 @@ class LocalGroupNorm(nn.Module):
     def _per_group(self, moments: Tensor) -> Tensor:
         """Replace the moments of each channel, (B, C, r, c), by those of its group."""
         grouped = moments.unflatten(1, (self.n_groups, -1))
-        return grouped.mean(2, keepdim=True).expand_as(grouped).flatten(1, 2)
+        same: Tensor = grouped.mean(2, keepdim=True).expand_as(grouped).flatten(1, 2)
+        return same
 
 
 def _spread(coarse: Tensor, x: Tensor) -> Tensor:

@@ -97,4 +97,5 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     for _ in range(ITERATIONS):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return (x.mT if is_tall else x).float()
+    found: Tensor = x.mT if is_tall else x
+    return found.float()

@@ -136,13 +136,14 @@ class EmbeddingOverlay:
         self._grid, self._states = grid, {}
         height, width = (-(-n // _CELL) for n in grid.shape)
         options = plane_geometry(image, _CELL)
-        colours = dict(enumerate(_CROP_COLOURS.values()))
+        colours: dict[int | None, str] = {None: "#00000000"}
+        colours.update(enumerate(_CROP_COLOURS.values()))
         self._layer = Labels(
             np.zeros((height, width), np.uint8),
             name=CROPS,
             metadata={OWN: True},
             opacity=0.25,
-            colormap=DirectLabelColormap(color_dict={**colours, None: "#00000000"}),
+            colormap=DirectLabelColormap(color_dict=colours),
             **options,
         )
         self._layer.editable = False

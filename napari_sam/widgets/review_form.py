@@ -167,7 +167,8 @@ class ReviewForm(QWidget):
         lines = self.view.selectionModel().selectedRows()
         if not lines:
             return None
-        return self.table.rows[self._sorted.mapToSource(lines[0]).row()]
+        row: ReviewRow = self.table.rows[self._sorted.mapToSource(lines[0]).row()]
+        return row
 
     def choose(self, object_id: int, *, tell: bool = True) -> None:
         """Choose an object, if it is listed."""

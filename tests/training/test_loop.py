@@ -102,7 +102,9 @@ def test_matrices_are_for_muon_and_every_weight_has_one_optimiser(config):
         [id(p) for group in optimizer.param_groups for p in group["params"]]
         for optimizer in state.optimizers
     ]
-    assert sorted(sum(weights, [])) == sorted(id(p) for p in state.model.parameters())
+    assert sorted(weights[0] + weights[1]) == sorted(
+        id(p) for p in state.model.parameters()
+    )
     decoder = state.model.mask_decoder
     assert id(decoder.transformer.layers[0].mlp.lin1.weight) in weights[1]
     assert id(decoder.mask_tokens.weight) in weights[0]

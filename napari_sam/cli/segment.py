@@ -303,7 +303,7 @@ def _print_plan(
             "left": image.n_left,
             "pixel_bytes": image.pixel_bytes,
             "label_bytes": image.label_bytes,
-            "seconds": round(image.n_left * seconds, 1),
+            "seconds": round(image.n_left * seconds, 3),
         }
         if as_json:
             print_record(facts)

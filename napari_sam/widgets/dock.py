@@ -220,8 +220,8 @@ class SegmentAnything(QWidget):
 
         def command() -> None:
             panel = self.panel(ObjectsPanel)
-            panel.choose_under_mouse()
-            getattr(panel, name)()
+            if panel.choose_under_mouse():
+                getattr(panel, name)()
 
         return command
 

@@ -86,11 +86,12 @@ class ObjectsPanel(QWidget):
             self._before = self.object_id.value()
             self.object_id.setValue(object_id)
 
-    def choose_under_mouse(self) -> None:
-        """Let the buttons act on the object under the mouse, if there is one."""
+    def choose_under_mouse(self) -> bool:
+        """Let the buttons act on the object under the mouse; whether there is one."""
         found = self._parts.bridge.object_under_cursor()
         if found:
             self.choose(found)
+        return bool(found)
 
     def open(self) -> None:
         """Take the object up again."""

@@ -32,7 +32,9 @@ class Mouse:
         dims = self.viewer.dims
         missing = dims.ndim - len(world)
         y, x = (world[axis - missing] for axis in dims.displayed)
-        centre, zoom = self.viewer.camera.center[-2:], self.viewer.camera.zoom
+        # napari 0.9 has moved it
+        holder = getattr(self.viewer, "scene", self.viewer)
+        centre, zoom = holder.camera.center[-2:], holder.camera.zoom
         width, height = self.canvas.width(), self.canvas.height()
         return QPoint(
             round(width / 2 + (x - centre[1]) * zoom),
@@ -58,10 +60,22 @@ class Mouse:
         settle(2)
 
     def move(self, layer: Layer, point: Sequence[float]) -> None:
-        from qtpy.QtTest import QTest
+        """Move without a button; QTest's own moves do not reach the canvas."""
+        from qtpy.QtCore import QEvent, QPointF, Qt
+        from qtpy.QtGui import QMouseEvent
+        from qtpy.QtWidgets import QApplication
 
-        QTest.mouseMove(self.canvas, self.place(layer, point))
-        settle(2)
+        at, none = self.place(layer, point), Qt.MouseButton.NoButton
+        event = QMouseEvent(
+            QEvent.Type.MouseMove,
+            QPointF(at),
+            QPointF(self.canvas.mapToGlobal(at)),
+            none,
+            none,
+            Qt.KeyboardModifier.NoModifier,
+        )
+        QApplication.sendEvent(self.canvas, event)
+        settle(20)  # napari looks at the mouse a few times a second
 
     def drag(self, layer: Layer, start: Sequence[float], end: Sequence[float]) -> None:
         from qtpy.QtCore import QEvent, QPointF, Qt

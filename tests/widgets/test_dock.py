@@ -1,0 +1,253 @@
+"""Whole stories in a real window: the mouse on the canvas, the keys, the end."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from tests.engine.discs import DiscPlanes
+from tests.widgets.mouse import Mouse, settle, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import napari
+
+    from napari_sam.model import Sam
+
+pytestmark = pytest.mark.display
+
+
+@pytest.fixture
+def discs(monkeypatch: pytest.MonkeyPatch, tiny_sam: Sam, tmp_path: Path) -> DiscPlanes:
+    """Three bright discs in each slice; the network knows where they are."""
+    truth = np.zeros((200, 300), np.uint32)
+    rows, columns = np.ogrid[:200, :300]
+    for number, (y, x) in enumerate([(50, 60), (120, 150), (60, 240)], start=1):
+        truth[(rows - y) ** 2 + (columns - x) ** 2 < 25**2] = number
+    planes = DiscPlanes(truth)
+    planes.model = tiny_sam  # type: ignore[attr-defined]
+    monkeypatch.setattr("napari_sam.engine.planes.Planes", lambda *_: planes)
+    monkeypatch.setattr("napari_sam.weights.load_model", lambda *_, **__: tiny_sam)
+    monkeypatch.setattr("napari_sam.widgets.save_panel.autosave_dir", lambda: tmp_path)
+    return planes
+
+
+def open_dock(viewer: napari.Viewer) -> Any:
+    from napari_sam.widgets.dock import SegmentAnything
+
+    viewer.window.resize(1100, 750)
+    dock = SegmentAnything(viewer)
+    viewer.window.add_dock_widget(dock, name="Segment Anything")
+    settle(5)
+    wait_for(lambda: dock.network.planes is not None)
+    return dock
+
+
+def test_from_the_first_click_to_a_session_that_goes_on(
+    make_napari_viewer: Callable[..., napari.Viewer], discs: DiscPlanes, tmp_path: Path
+) -> None:
+    from napari_sam.widgets.prompt_panel import PromptPanel
+    from napari_sam.widgets.save_panel import SavePanel
+
+    viewer = make_napari_viewer(show=True)
+    stack = np.repeat((discs.truth[None] > 0).astype(np.uint8) * 200, 3, axis=0)
+    image = viewer.add_image(stack, name="cells", scale=(2, 0.5, 0.5))
+    mouse, dock = Mouse(viewer), open_dock(viewer)
+    session, truth = dock.session, discs.truth
+
+    # no setting is needed: click, see, keep
+    z = session.view.index[0]
+    mouse.click(image, (z, 50, 60))
+    wait_for(lambda: session.masks)
+    np.testing.assert_allclose(session.draft.points, [[50, 60]], atol=1)
+    assert dock.panel(PromptPanel).keep_button.isEnabled()
+    mouse.press("2")
+    mouse.press("Return")
+    labels = dock.bridge.labels
+    np.testing.assert_array_equal(labels.data[z] == 1, truth == 1)
+    assert (labels.data > 0).sum() == (truth == 1).sum()
+
+    # Shift-click is negative once; the key switches for good
+    mouse.click(image, (z, 120, 150))
+    mouse.click(image, (z, 60, 240), shift=True)
+    mouse.press("N")
+    mouse.click(image, (z, 20, 20))
+    mouse.press("N")
+    assert session.draft.positive.tolist() == [True, False, False]
+    mouse.press("Escape")
+    assert session.draft.is_empty
+
+    # a box, on another slice, kept from the shapes layer
+    viewer.dims.set_current_step(0, z - 1)
+    mouse.press("W")
+    mouse.drag(image, (z - 1, 90, 120), (z - 1, 150, 180))
+    wait_for(lambda: session.masks and not session.is_waiting)
+    mouse.press("K")
+    np.testing.assert_array_equal(labels.data[z - 1] == 2, truth == 2)
+
+    # undo through the key goes back to the first slice and empties it
+    while session.history.last is not None:
+        session.undo()
+    assert not labels.data.any()
+    assert viewer.dims.current_step[0] == z
+    for _ in range(30):
+        session.redo()
+    assert set(np.unique(labels.data)) == {0, 1, 2}
+
+    # what was done is there again in another window
+    folder = tmp_path / "session"
+    dock.panel(SavePanel).save(folder)
+    wait_for(lambda: (folder / "session.json").is_file())
+    kept, records = labels.data.copy(), dict(session.records)
+    viewer.layers.clear()
+    assert dock.bridge.image is None
+    viewer.add_image(stack, name="cells", scale=(2, 0.5, 0.5))
+    dock.panel(SavePanel).load(folder)
+    np.testing.assert_array_equal(dock.bridge.labels.data, kept)
+    assert session.records == records
+    dock.close_dock()
+
+
+def test_keys_for_the_object_under_the_mouse_and_hovering(
+    make_napari_viewer: Callable[..., napari.Viewer], discs: DiscPlanes
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    image = viewer.add_image((discs.truth > 0).astype(np.uint8) * 200, name="cells")
+    mouse, dock = Mouse(viewer), open_dock(viewer)
+    session = dock.session
+    for y, x in ((50, 60), (120, 150)):
+        mouse.click(image, (y, x))
+        wait_for(lambda: session.masks and not session.is_waiting)
+        mouse.press("Return")
+    labels = dock.bridge.labels
+    mouse.move(image, (50, 60))
+    mouse.press("G")
+    assert session.draft.object_id == 1
+    mouse.press("Escape")
+    mouse.move(image, (50, 61))
+    mouse.press("U")  # with the one chosen before, object 2
+    assert len(np.unique(labels.data)) == 2
+    mouse.press("Z", control=True)
+    assert set(np.unique(labels.data)) == {0, 1, 2}
+    mouse.move(image, (120, 150))
+    mouse.press("Q")
+    assert set(np.unique(labels.data)) == {0, 1}
+    mouse.move(image, (60, 240))
+    dock.bridge.hover()
+    wait_for(lambda: session.masks)
+    assert sum(each.mask.sum() for each in session.masks) == (discs.truth == 3).sum()
+    session.peek(None)
+    assert not session.masks
+    dock.close_dock()
+
+
+def test_an_error_in_the_worker_is_told_and_leaves_all_in_order(
+    make_napari_viewer: Callable[..., napari.Viewer],
+    discs: DiscPlanes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    viewer = make_napari_viewer()
+    viewer.add_image((discs.truth > 0).astype(np.uint8) * 200, name="cells")
+    dock = open_dock(viewer)
+    told: list[str] = []
+    monkeypatch.setattr("napari_sam.widgets.dock.show_error", told.append)
+    answer = discs.answer
+
+    def broken(_request: object) -> None:
+        raise RuntimeError("the device is on fire")
+
+    discs.answer = broken  # type: ignore[method-assign,assignment]
+    dock.bridge.prompts.points.add([50, 60])
+    wait_for(lambda: told)
+    assert "the device is on fire" in told[0]
+    assert dock.session.commit() == [] if dock.bridge.need_labels() else False
+    discs.answer = answer  # type: ignore[method-assign]
+    dock.bridge.prompts.points.add([52, 60])
+    wait_for(lambda: dock.session.masks)
+    dock.close_dock()
+
+
+def test_closing_leaves_no_thread_no_layer_and_no_key(
+    make_napari_viewer: Callable[..., napari.Viewer], discs: DiscPlanes
+) -> None:
+    from qtpy.QtWidgets import QApplication
+
+    viewer = make_napari_viewer()
+    viewer.add_image((discs.truth > 0).astype(np.uint8) * 200, name="cells")
+    keys = dict(viewer.keymap)
+    threads = set(threading.enumerate())
+    dock = open_dock(viewer)
+    other = open_dock(viewer)  # two docks live side by side
+    dock.bridge.prompts.points.add([50, 60])
+    wait_for(lambda: dock.session.masks)
+    assert other.session.draft.is_empty
+    viewer.window.remove_dock_widget(dock)
+    viewer.window.remove_dock_widget(other)
+    dock.close_dock()
+    other.close_dock()
+    assert [layer.name for layer in viewer.layers] == ["cells"]
+    assert viewer.keymap == keys
+    assert not viewer.mouse_move_callbacks
+    ours = [t for t in set(threading.enumerate()) - threads if t.is_alive()]
+    assert not [t for t in ours if "napari-sam" in t.name]
+    names = {type(each).__name__ for each in QApplication.topLevelWidgets()}
+    dock.deleteLater()
+    other.deleteLater()
+    settle(5)
+
+    gc.collect()
+    assert "QMessageBox" not in names
+
+
+def test_the_default_model_finds_a_bright_blob_under_the_mouse(
+    make_napari_viewer: Callable[..., napari.Viewer],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("napari_sam.widgets.save_panel.autosave_dir", lambda: tmp_path)
+    truth = np.zeros((512, 512), bool)
+    rows, columns = np.ogrid[:512, :512]
+    for y, x in ((128, 128), (128, 384), (256, 256), (384, 170)):
+        truth |= (rows - y) ** 2 + (columns - x) ** 2 < 12**2
+    noise = np.random.default_rng(0).normal(30, 5, truth.shape)
+    image = ndimage.gaussian_filter(truth * 150.0, 1.2) + noise
+    viewer = make_napari_viewer(show=True)
+    layer = viewer.add_image(image.clip(0, 255).astype(np.uint8), name="blobs")
+    mouse, dock = Mouse(viewer), open_dock(viewer)
+    mouse.click(layer, (128, 128))
+    wait_for(lambda: dock.session.masks, 240)
+    mouse.press("Return")
+    found = dock.bridge.labels.data > 0
+    truth[200:] = False
+    truth[:, 250:] = False
+    assert (found & truth).sum() / (found | truth).sum() >= 0.9
+    dock.close_dock()
+
+
+def test_the_dock_is_imported_without_torch() -> None:
+    code = "import sys, napari_sam.widgets.dock; print('torch' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "False"
+
+
+def test_keys_are_free_in_napari() -> None:
+    """Letters bound everywhere must not hide a key of napari's own layers."""
+    from napari.utils.shortcuts import default_shortcuts
+
+    from napari_sam.widgets.keys import KEYS
+
+    taken = {str(each) for keys in default_shortcuts.values() for each in keys}
+    ours = [each.everywhere for each in KEYS if each.everywhere]
+    assert len(set(ours)) == len(ours)
+    assert taken & set(ours) <= {"Y"}  # of a 3D image's plane only

@@ -153,10 +153,12 @@ def first_click() -> None:
             window.save("first-click")
         panel.keep()
         frames.append(window.picture())
-    window.save("kept")
     window.close()
     small = [
-        Image.fromarray(frame).convert("RGB").resize((WIDTH * 5 // 8, HEIGHT * 5 // 8))
+        Image.fromarray(frame)
+        .convert("RGB")
+        .resize((WIDTH // 2, HEIGHT // 2), Image.Resampling.LANCZOS)
+        .quantize(96, dither=Image.Dither.NONE)
         for frame in frames
     ]
     small[0].save(

@@ -65,7 +65,8 @@ class SegmentAnything(QWidget):
 
     def __init__(self, napari_viewer: napari.Viewer, model: str = "default") -> None:
         super().__init__()
-        self.viewer = viewer = napari_viewer
+        # to plugins napari gives a proxy, whose layers are not those of events
+        self.viewer = viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self.session = Session()
         self.worker = Worker(self)
         self.network = Network(self.session, self.worker)

@@ -208,7 +208,7 @@ class ReviewForm(QWidget):
             ("Reject", "R", "This object is wrong; go to the next.", self._reject),
             ("Reopen", "E", "Refine this object with prompts.", self._reopen),
         ):
-            button = QPushButton(f"{text} [{key}]")
+            button = QPushButton(f"{text} ({key})")
             button.setToolTip(f"{tip} Key {key} while the table has the focus.")
             button.clicked.connect(act)
             shortcut = QShortcut(QKeySequence(key), self.view)

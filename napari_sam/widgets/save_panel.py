@@ -82,7 +82,10 @@ class SavePanel(QWidget):
         """Save everything; the files are written in the worker."""
         session, bridge = self._parts.session, self._parts.bridge
         layer = bridge.labels
-        pixels = None if layer is None else np.array(layer.data)
+        # labels of a slide are large: they are exported, not copied
+        pixels = None
+        if layer is not None and not layer.multiscale:
+            pixels = np.array(layer.data)
         snapshot = Snapshot(
             session,
             labels=None if pixels is None else LABELS,
@@ -137,12 +140,17 @@ class SavePanel(QWidget):
 
     def _autosave(self) -> None:
         folder, layer = self.folder(), self._parts.bridge.labels
-        too_large = layer is not None and layer.data.nbytes > _MOST_BYTES
+        too_large = layer is not None and (
+            layer.multiscale or layer.data.nbytes > _MOST_BYTES
+        )
         if folder is not None and self._parts.session.view and not too_large:
             self.save(folder)
 
     def _saved(self, folder: Path) -> None:
-        self.status.setText(f"Saved in {folder}")
+        layer = self._parts.bridge.labels
+        without = layer is not None and layer.multiscale
+        note = "; labels of slides are saved with Export" if without else ""
+        self.status.setText(f"Saved in {folder}{note}")
 
     def _show_folder(self, _image: Any = None) -> None:
         folder = self.folder()

@@ -250,6 +250,7 @@ def linked_name(labels: Path) -> Path:
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> linked_name(Path("out/a.labels.tif")).as_posix()
     'out/a.linked.tif'
     """

@@ -176,7 +176,11 @@ def test_a_process_that_was_stopped_goes_on(
 ) -> None:
     expected = run(segment(slide, load_model(weights))).labels
     command = ["segment", str(slide), "--model", str(weights), "-o", "out"]
-    code = "from napari_sam.cli import main; main()"
+    # A shell starts what runs in its background with interrupts ignored.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from napari_sam.cli import main; main()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code, *command],
         env=os.environ | {"OMP_NUM_THREADS": "1"},

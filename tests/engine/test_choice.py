@@ -38,7 +38,7 @@ def choice(labels):
     kept = Candidates(
         CropGrid(plane, size=64, halo=8),
         AutomaticConfig(),
-        ProposalMode(),
+        ProposalMode(min_predicted_iou=0.2),
         Box.whole(plane),
         found,
     )

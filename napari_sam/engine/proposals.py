@@ -70,7 +70,7 @@ class ProposalMode:
     batch : int, optional
         Points decoded at once; without influence on the result. Default: what is
         fast on the device.
-    min_predicted_iou : float, default 0.5
+    min_predicted_iou : float, default 0.3
         Masks of which the model expects less are dropped.
     min_stability : float, default 0.2
         Masks with a lower stability score are dropped.
@@ -89,7 +89,7 @@ class ProposalMode:
     crowding: float = 0.1
     window: int | None = None
     batch: int | None = None
-    min_predicted_iou: float = 0.5
+    min_predicted_iou: float = 0.3
     min_stability: float = 0.2
     min_foreground: float = 0.3
 

@@ -30,7 +30,7 @@ WIDTH, HEIGHT = 1280, 800
 PATIENCE_S = 300.0
 
 # Nuclei of the histology section, (y, x), that are easy to see.
-NUCLEI = [(222, 340), (268, 352), (178, 352)]
+NUCLEI = [(296, 209), (321, 239), (360, 189)]
 
 
 def settle(seconds: float = 0.5) -> None:
@@ -143,7 +143,7 @@ def first_click() -> None:
     from napari_sam.widgets.prompt_panel import PromptPanel
 
     window = Window("histology")
-    window.look_at((235, 330), 3.2)
+    window.look_at((330, 225), 3.2)
     panel = window.dock.panel(PromptPanel)
     frames = [window.picture()]
     for number, place in enumerate(NUCLEI):

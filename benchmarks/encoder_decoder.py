@@ -114,7 +114,11 @@ def encoder_pair(ours: Sam, reference: Any) -> tuple[Compute, Compute]:
 def decoder_pair(
     ours: Sam, reference: Any, *, n_prompts: int, with_mask: bool
 ) -> tuple[Compute, Compute]:
-    """Points, one a prompt, on one random embedding: three masks each."""
+    """Points, one a prompt, on one random embedding: three masks each.
+
+    Ours has prepared the embedding, as a predictor does once for all its prompts;
+    a mask prompt changes what could be prepared.
+    """
     config, device = ours.config, ours.device
     side, mask_side = config.embedding_size, config.mask_size
     embedding = torch.randn(1, config.embed_dim, side, side, device=device)
@@ -137,8 +141,10 @@ def decoder_pair(
         )[0]
         return logits
 
+    prepared = embedding if with_mask else ours.prepare(embedding)
+
     def own() -> Tensor:
-        return ours.decode(embedding, points=points, labels=labels, masks=masks)[0]
+        return ours.decode(prepared, points=points, labels=labels, masks=masks)[0]
 
     return own, theirs
 

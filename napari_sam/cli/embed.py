@@ -29,6 +29,7 @@ Store = Annotated[
 ]
 
 
+@o.opens_images()
 def embed(
     images: o.Images,
     cache: Store = None,
@@ -42,29 +43,12 @@ def embed(
     model: o.Model = None,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
-    series: o.Series = None,
-    level: o.Level = 0,
-    axes: o.Axes = None,
-    channel: o.Channels = None,
-    invert: o.Invert = False,
-    plane: o.Plane = None,
-    pixel_size: o.PixelSize = None,
-    diameter: o.Diameter = None,
+    *,
+    opening: ImageOptions,
 ) -> None:
     """Encode all crops of images and keep them; what is kept is not encoded again."""
-    from napari_sam.engine.files import ImageOptions
     from napari_sam.weights import load_model
 
-    opening = ImageOptions(
-        series,
-        level,
-        axes,
-        o.parse_channels(channel),
-        invert,
-        o.parse_plane(plane),
-        pixel_size,
-        diameter,
-    )
     store = open_store(cache)
     sam = load_model(model, device=device, precision=precision)
     failures: list[tuple[str, str]] = []

@@ -1,7 +1,12 @@
 """Options that several commands share, and how their text is read."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -112,6 +117,79 @@ Diameter = Annotated[
         rich_help_panel=_IMAGE,
     ),
 ]
+
+
+# Name, kind and default of each option that says how an image is opened.
+_OPENING: dict[str, tuple[Any, Any]] = {
+    "series": (Series, None),
+    "level": (Level, 0),
+    "axes": (Axes, None),
+    "channel": (Channels, None),
+    "invert": (Invert, False),
+    "plane": (Plane, None),
+    "pixel_size": (PixelSize, None),
+    "diameter": (Diameter, None),
+}
+
+
+def opens_images(
+    *, with_plane: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of opening images, as its argument ``opening``.
+
+    On the command line they stand in the place of ``opening``, which has to be
+    keyword-only; the command gets one `napari_sam.engine.files.ImageOptions`.
+
+    Parameters
+    ----------
+    with_plane : bool, default True
+        Whether one plane of a stack can be chosen.
+    """
+    options = {
+        name: Parameter(
+            name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+        )
+        for name, (annotation, default) in _OPENING.items()
+        if with_plane or name != "plane"
+    }
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        # The class itself is imported when the command runs: `--help` is not to wait.
+        hints = get_type_hints(
+            command, None, {"ImageOptions": Any}, include_extras=True
+        )
+        parameters: list[Parameter] = []
+        for name, parameter in signature(command).parameters.items():
+            if name == "opening":
+                parameters += options.values()
+            else:
+                parameters.append(parameter.replace(annotation=hints[name]))
+
+        @wraps(command)
+        def wrapped(**given: Any) -> None:
+            from napari_sam.engine.files import ImageOptions
+
+            chosen = {name: given.pop(name) for name in options}
+            opening = ImageOptions(
+                image=chosen["series"],
+                level=chosen["level"],
+                axes=chosen["axes"],
+                channels=parse_channels(chosen["channel"]),
+                invert=chosen["invert"],
+                plane=parse_plane(chosen.get("plane")),
+                pixel_size_um=chosen["pixel_size"],
+                diameter=chosen["diameter"],
+            )
+            command(**given, opening=opening)
+
+        # typer reads both.
+        wrapped.__signature__ = signature(command).replace(  # type: ignore[attr-defined]
+            parameters=parameters
+        )
+        wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapped
+
+    return decorate
 
 
 def parse_plane(text: str | None) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_sam.engine.batch import Report
+    from napari_sam.engine.files import ImageOptions
     from napari_sam.engine.jobs import Job
     from napari_sam.engine.prompted import Answer, Predicted
     from napari_sam.prompts import Prompts
@@ -22,6 +23,7 @@ Unit = Literal["px", "um"]
 LabelsAs = Literal["points", "boxes", "both"]
 
 
+@o.opens_images()
 def predict(
     image: o.ImageFile,
     points: Annotated[
@@ -69,33 +71,17 @@ def predict(
     model: o.Model = None,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
-    series: o.Series = None,
-    level: o.Level = 0,
-    axes: o.Axes = None,
-    channel: o.Channels = None,
-    invert: o.Invert = False,
-    plane: o.Plane = None,
-    pixel_size: o.PixelSize = None,
-    diameter: o.Diameter = None,
+    *,
+    opening: ImageOptions,
 ) -> None:
     """Find the objects of an image that points and boxes show.
 
     Objects that a crop cuts are looked at again and come out whole.
     """
-    from napari_sam.engine.files import ImageOptions, plan_outputs
+    from napari_sam.engine.files import plan_outputs
     from napari_sam.engine.prompted import predict_file, prompts_for
     from napari_sam.weights import load_model
 
-    opening = ImageOptions(
-        series,
-        level,
-        axes,
-        o.parse_channels(channel),
-        invert,
-        o.parse_plane(plane),
-        pixel_size,
-        diameter,
-    )
     objects: list[Prompts] = []
     if prompts is not None:
         objects = prompts_for(image, prompts, opening, unit=unit, labels_as=labels_as)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -61,6 +62,7 @@ Scheduler = Annotated[
 ]
 
 
+@o.opens_images()
 def segment(
     images: Inputs,
     output: o.Output = Path(),
@@ -73,14 +75,8 @@ def segment(
     model: o.Model = None,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
-    series: o.Series = None,
-    level: o.Level = 0,
-    axes: o.Axes = None,
-    channel: o.Channels = None,
-    invert: o.Invert = False,
-    plane: o.Plane = None,
-    pixel_size: o.PixelSize = None,
-    diameter: o.Diameter = None,
+    *,
+    opening: ImageOptions,
     limits: Annotated[
         str | None,
         typer.Option(
@@ -138,12 +134,17 @@ def segment(
     """
     from napari_sam.engine.automatic import AutomaticConfig
     from napari_sam.engine.batch import segment_file
-    from napari_sam.engine.files import ImageOptions, plan_outputs
+    from napari_sam.engine.files import plan_outputs
     from napari_sam.engine.inputs import InputImage, find_inputs
     from napari_sam.engine.volume import LinkOptions, segment_stack
     from napari_sam.weights import load_model
 
-    found = find_inputs(images) if series is None else [InputImage(Path(images[0]))]
+    # A file whose images are told apart by hand is not looked into for more.
+    found = (
+        find_inputs(images)
+        if opening.image is None
+        else [InputImage(Path(each)) for each in images]
+    )
     outputs = plan_outputs(
         [each.name for each in found],
         output,
@@ -153,17 +154,7 @@ def segment(
         seams,
         ".zarr" if label_format == "zarr" else ".tif",
     )
-    opening = ImageOptions(
-        series,
-        level,
-        axes,
-        o.parse_channels(channel),
-        invert,
-        o.parse_plane(plane),
-        pixel_size,
-        diameter,
-        _parse_limits(limits),
-    )
+    opening = replace(opening, limits=_parse_limits(limits))
     config = AutomaticConfig(mode=mode, skip_background=not every_crop)
     work = list(zip(found, outputs, strict=True))
     if only_failed:
@@ -211,8 +202,6 @@ def run(
     scheduler: Scheduler = None,
 ) -> None:
     """Make the labels of a recipe again; refuse if image or weights have changed."""
-    from dataclasses import replace
-
     from napari_sam.engine.batch import segment_recipe
     from napari_sam.engine.files import plan_outputs
     from napari_sam.engine.inputs import InputImage
@@ -238,8 +227,6 @@ def run(
 
 
 def _of_image(options: ImageOptions, image: InputImage) -> ImageOptions:
-    from dataclasses import replace
-
     return options if image.image is None else replace(options, image=image.image)
 
 

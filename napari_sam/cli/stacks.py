@@ -12,6 +12,7 @@ from napari_sam.cli.records import print_record
 from napari_sam.errors import InputError
 
 if TYPE_CHECKING:
+    from napari_sam.engine.files import ImageOptions
     from napari_sam.engine.volume import LinkOptions
     from napari_sam.prompts import Prompts
 
@@ -29,6 +30,7 @@ Branches = Annotated[
 ]
 
 
+@o.opens_images(with_plane=False)
 def propagate(
     image: o.ImageFile,
     point: Annotated[
@@ -72,32 +74,17 @@ def propagate(
     model: o.Model = None,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
-    series: o.Series = None,
-    level: o.Level = 0,
-    axes: o.Axes = None,
-    channel: o.Channels = None,
-    invert: o.Invert = False,
-    pixel_size: o.PixelSize = None,
-    diameter: o.Diameter = None,
+    *,
+    opening: ImageOptions,
 ) -> None:
     """Follow one object through a stack, from prompts in one slice or several."""
-    from napari_sam.engine.files import ImageOptions, plan_outputs
+    from napari_sam.engine.files import plan_outputs
     from napari_sam.engine.follow import PropagateConfig
     from napari_sam.engine.jobs import run
     from napari_sam.engine.propagated import FollowOptions, propagate_file
     from napari_sam.weights import load_model
 
     (planned,) = plan_outputs([image], output or Path())
-    opening = ImageOptions(
-        series,
-        level,
-        axes,
-        o.parse_channels(channel),
-        invert,
-        None,
-        pixel_size,
-        diameter,
-    )
     prompts = _by_slice(point or [], box or [])
     where = FollowOptions(
         along, at, _parse_range(within), tuple(end or ()), object_id, overwrite

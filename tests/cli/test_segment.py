@@ -321,3 +321,17 @@ def test_progress_is_said_as_json_lines(
     assert steps[-1]["done"] == steps[-1]["total"] == 42
     assert any(step["remaining_s"] for step in steps)
     assert {"segment", "stitch", "write labels"} <= {step["what"] for step in steps}
+
+
+def test_a_series_is_chosen_in_every_image(
+    cli: Callable[..., Ended], image: Path, weights: Path, tmp_path: Path
+) -> None:
+    twin = image.with_name("twin.tif")
+    twin.write_bytes(image.read_bytes())
+    ended = cli(
+        *("segment", str(image), str(twin), "--series", "0"),
+        *("--model", str(weights), "-o", "out"),
+    )
+    assert ended.status == 0, ended.err
+    written = {path.name for path in (tmp_path / "out").glob("*.labels.tif")}
+    assert written == {f"{image.stem}.labels.tif", "twin.labels.tif"}

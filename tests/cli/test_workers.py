@@ -6,6 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+import distributed
 import numpy as np
 import pytest
 import tifffile
@@ -19,8 +20,6 @@ from napari_sam.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-distributed = pytest.importorskip("distributed")
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import zarr
 from numpy.testing import assert_array_equal
+from ome_zarr_models import v05 as models
 
 from napari_sam.errors import FileError, FormatError, InputError
 from napari_sam.images import ImageSource
@@ -17,8 +18,6 @@ from napari_sam.writers.ome_zarr import save_ome_zarr
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-models = pytest.importorskip("ome_zarr_models.v05")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,8 @@ def read_geojson(
 
     A polygon gives its box and a point inside; a point, or each of a MultiPoint, is an
     object. Features with the same number in the property ``object_id`` are one object,
-    and with ``"positive": false`` their points are negative.
+    and with ``"positive": false`` their points are negative. Those without a number
+    are objects of their own, and get the lowest numbers that are free.
 
     Parameters
     ----------
@@ -64,16 +66,23 @@ def read_geojson(
             content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise FormatError(f"{path} is no JSON: {error}; export it again") from error
+    features = list(_features(content, path))
+    given = [properties.get("object_id") for _, properties in features]
+    taken = {number for number in given if isinstance(number, int | float)}
+    free = (number for number in count(1) if number not in taken)
     objects: dict[int, Prompts] = {}
     n_lines = 0
-    for i, (geometry, properties) in enumerate(_features(content, path), start=1):
+    for i, (geometry, properties) in enumerate(features, start=1):
         try:
             if geometry.get("type") not in (*_POINTS, *_AREAS):
                 n_lines += 1
                 continue
             for each in _prompts(geometry, properties, per_unit):
-                number = properties.get("object_id", len(objects) + 1)
+                own = properties.get("object_id")
+                number = next(free) if own is None else own
                 objects[number] = _joined(objects.get(number), each, number)
+        except KeyError as error:
+            raise FormatError(f"{path}, feature {i} has no {error}") from error
         except (TypeError, ValueError, IndexError) as error:
             raise FormatError(f"{path}, feature {i}: {error}") from error
     if n_lines:

@@ -44,7 +44,7 @@ def prompts_from_labels(
     Raises
     ------
     InputError
-        If the labels are none, or the kind is another word.
+        If the labels are none, an id is negative, or the kind is another word.
 
     Examples
     --------
@@ -59,6 +59,8 @@ def prompts_from_labels(
             f"labels of shape {labels.shape} and type {labels.dtype}; give one plane "
             "of integers, 0 for background"
         )
+    if labels.min(initial=0) < 0:
+        raise InputError(f"object id {labels.min()}; ids count from 1, 0 is background")
     if kind not in ("points", "boxes", "both"):
         raise InputError(f"labels as {kind!r}; use points, boxes or both")
     ids, places = np.unique(labels, return_inverse=True)

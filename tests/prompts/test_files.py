@@ -82,6 +82,17 @@ class TestGeoJson:
         assert seven.positive.tolist() == [True, False]
         assert seven.points[1].tolist() == [9, 99]
 
+    def test_features_without_a_number_are_objects_of_their_own(self, geojson):
+        content = [
+            feature("Point", [1.5, 1.5]),
+            feature("Point", [3.5, 3.5], object_id=1),
+            feature("MultiPoint", [[5.5, 5.5], [7.5, 7.5]]),
+            feature("Point", [9.5, 9.5], object_id=3),
+        ]
+        found = read_prompts(geojson(content))
+        assert [each.object_id for each in found] == [2, 1, 4, 5, 3]
+        assert [each.points[0, 0] for each in found] == [1, 3, 5, 7, 9]
+
     def test_micrometres_are_divided_by_the_pixel_size(self, geojson):
         path = geojson([feature("Polygon", [SQUARE]), feature("Point", [10, 10])])
         area, point = read_prompts(path, pixel_size_um=(0.5, 0.25))
@@ -106,6 +117,7 @@ class TestGeoJson:
             ({"a": 1}, "no GeoJSON"),
             ([feature("Polygon", [[[0, 0], [0, 5]]])], "feature 1: .*without an area"),
             ([feature("Point", ["a", 1])], "feature 1"),
+            ([{"type": "Point"}], "feature 1 has no 'coordinates'"),
             ([feature("Polygon", [SQUARE], object_id=1)] * 2, "second polygon"),
         ],
     )
@@ -235,6 +247,10 @@ class TestLabels:
     def test_refuses_images(self, labels):
         with pytest.raises(InputError, match="one plane of integers"):
             prompts_from_labels(labels)
+
+    def test_refuses_negative_ids(self):
+        with pytest.raises(InputError, match="object id -1"):
+            prompts_from_labels(np.array([[-1, 0], [5, 5]]))
 
     def test_refuses_another_kind(self):
         with pytest.raises(InputError, match="points, boxes or both"):

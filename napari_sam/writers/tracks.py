@@ -8,15 +8,14 @@ frame, and parent (Ulman et al. 2017, Nature Methods 14:1141; celltrackingchalle
 
 from __future__ import annotations
 
-import errno
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import tifffile
 
-from napari_sam.errors import FileError, InputError
+from napari_sam.errors import InputError
+from napari_sam.writers.atomic import atomic
 from napari_sam.writers.measurements import save_measurements
 
 if TYPE_CHECKING:
@@ -78,21 +77,15 @@ def save_ctc(
     InputError
         If there are more than 65535 tracks, or an id without track.
     FileError
-        If the folder exists already or cannot be written.
+        If the folder exists already or cannot be written, or there is none to hold it.
     """
     folder = Path(folder).expanduser()
-    if folder.exists() and not overwrite:
-        raise FileError(
-            errno.EEXIST, "exists already; give another name, or overwrite", str(folder)
-        )
     most = max((track.track_id for track in tracks), default=0)
     if most > _MOST_TRACKS:
         raise InputError(f"{most} tracks; this format holds {_MOST_TRACKS} at most")
-    part = folder.with_name(f".{folder.name}.part")
     known = [0, *(track.track_id for track in tracks)]
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+    with atomic(folder, overwrite=overwrite) as part:
+        part.mkdir()
         for t, frame in enumerate(labels):
             strange = np.setdiff1d(frame, known)
             if strange.size:
@@ -105,15 +98,6 @@ def save_ctc(
             )
         lines = [f"{t.track_id} {t.first} {t.last} {t.parent}\n" for t in tracks]
         (part / "res_track.txt").write_text("".join(lines), encoding="ascii")
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.replace(folder)
-    except OSError as error:
-        raise FileError(
-            error.errno, f"cannot write, {error.strerror or error}", str(folder)
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

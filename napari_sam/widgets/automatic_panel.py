@@ -52,6 +52,8 @@ class AutomaticPanel(QWidget):
         self.candidates = CandidateLayer(parts.viewer)
         self.choice: Choice | None = None
         self._task: Task | None = None
+        self._place: object = None  # the plane that is searched, or was
+        self._made_by: dict[str, str | None] = {}
         form = self.form
         form.run_asked.connect(self.find)
         form.stop_asked.connect(self.stop)
@@ -62,6 +64,7 @@ class AutomaticPanel(QWidget):
         parts.network.loaded.connect(self._use_model)
         parts.session.view_changed.connect(self._view_changed)
         parts.session.labels_changed.connect(self._labels_changed)
+        parts.bridge.labels_changed.connect(self._labels_chosen)
 
     def find(self, extent: Extent = "view") -> None:
         """Search a part of the image; candidates appear as they are found."""
@@ -74,6 +77,9 @@ class AutomaticPanel(QWidget):
             return
         self.discard()
         self._parts.bridge.need_labels()
+        model = planes.model
+        self._place = view.place
+        self._made_by = {"model": model.name, "model_sha256": model.weights_sha256}
         search = self.form.search()
         image = self._parts.bridge.image
         looks = extent == "view" and image is not None
@@ -133,6 +139,7 @@ class AutomaticPanel(QWidget):
         self._parts.network.loaded.disconnect(self._use_model)
         self._parts.session.view_changed.disconnect(self._view_changed)
         self._parts.session.labels_changed.disconnect(self._labels_changed)
+        self._parts.bridge.labels_changed.disconnect(self._labels_chosen)
         self.discard()
 
     def _views(self, view: PlaneView) -> Iterator[PlaneView]:
@@ -230,17 +237,17 @@ class AutomaticPanel(QWidget):
         )
 
     def _write(self, edits: list[LabelEdit], records: list[ObjectRecord]) -> None:
-        planes = self._parts.network.planes
-        if not records or planes is None:
+        if not records:
             show_info("No objects to keep.")
             return
-        model = planes.model
-        made_by = {"model": model.name, "model_sha256": model.weights_sha256}
         noun = "object" if len(records) == 1 else "objects"
         self._parts.session.edit_labels(
             f"keep {len(records)} {noun}",
             edits,
-            [(each.object_id, each.model_copy(update=made_by)) for each in records],
+            [
+                (each.object_id, each.model_copy(update=self._made_by))
+                for each in records
+            ],
         )
         show_info(f"{len(records)} {noun} kept.")
 
@@ -254,11 +261,13 @@ class AutomaticPanel(QWidget):
         self.form.set_model(has_head=planes.model.proposal_head is not None)
 
     def _view_changed(self, view: PlaneView | None) -> None:
-        choice = self.choice
-        if choice is None and self._task is None:
+        if self.choice is None and self._task is None:
             return
-        if view is None or choice is None or view.index != choice.index:
+        if view is None or self.choice is None or view.place != self._place:
             self.discard()
+
+    def _labels_chosen(self, _layer: object) -> None:
+        self.discard()  # candidates keep off the labels that they were found beside
 
     def _labels_changed(self, _edits: Any) -> None:
         if self.choice is not None and self._task is None:

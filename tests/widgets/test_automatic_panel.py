@@ -101,6 +101,22 @@ def test_find_choose_keep_undo(
     np.testing.assert_array_equal(labels.data > 0, truth == 1)
 
 
+@pytest.mark.parametrize("what", ["image", "labels"])
+def test_candidates_go_with_the_image_and_the_labels_they_belong_to(
+    dock: Any, truth: NDArray[np.uint32], qtbot: QtBot, what: str
+) -> None:
+    panel = find(dock, qtbot)
+    if what == "image":
+        other = dock.viewer.add_image(image_of(truth), rgb=True, name="another")
+        dock.bridge.choose_image(other)
+    else:
+        other = dock.viewer.add_labels(np.zeros_like(truth), name="others")
+        dock.bridge.choose_labels(other)
+    assert panel.choice is None
+    assert panel.candidates.layer is None
+    assert panel.commit("all") == 0
+
+
 def test_review_and_export_of_what_was_found(
     dock: Any, truth: NDArray[np.uint32], qtbot: QtBot, tmp_path: Any
 ) -> None:

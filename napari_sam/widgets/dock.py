@@ -194,7 +194,7 @@ class SegmentAnything(QWidget):
         prompts = self.bridge.prompts
         if prompts is None:
             return
-        prompts.restored.connect(self._bind_prompts)
+        prompts.restored.connect(self._bind_prompts, unique=True)
         for key in KEYS:
             command = self._commands().get(key.command)
             if command is None or not key.on_prompts:
@@ -202,7 +202,7 @@ class SegmentAnything(QWidget):
             self._bind(prompts.points, key.on_prompts, command)
             if key.on_prompts not in ("Enter", "Escape"):  # they end a drawing there
                 self._bind(prompts.shapes, key.on_prompts, command)
-        prompts.use("points")
+        self.panel(PromptPanel).use("points")
 
     def _bind(self, owner: Any, key: str, command: Callable[[], object]) -> None:
         def pressed(_owner: Any) -> None:

@@ -80,6 +80,8 @@ class PromptPanel(QWidget):
         session.request.connect(self._show_waiting)
         session.history_changed.connect(self._show_history)
         session.state.events.positive.connect(self._show_sign)
+        session.state.events.on_overlap.connect(self._show_overlap)
+        parts.bridge.image_changed.connect(self._set_style)
         self._show_sign(session.state.positive)
         self._show_answers(())
         self._show_history()
@@ -231,7 +233,10 @@ class PromptPanel(QWidget):
     def _set_overlap(self) -> None:
         self._parts.session.state.on_overlap = self.overlap.currentData()
 
-    def _set_style(self) -> None:
+    def _show_overlap(self, on_overlap: str) -> None:
+        self.overlap.setCurrentIndex(self.overlap.findData(on_overlap))
+
+    def _set_style(self, _: object = None) -> None:
         if self._parts.bridge.prompts is not None:
             self._parts.bridge.prompts.set_contour(self.style_choice.currentData())
 

@@ -112,5 +112,6 @@ class ReviewPanel(QWidget):
             [],
             [(object_id, record.model_copy(update={"state": state}))],
         )
-        if not any(row.state == "new" for row in self.form.table.rows):
+        rows = self.form.table.rows  # they are read again later, in the worker
+        if not any(row.state == "new" and row.object_id != object_id for row in rows):
             show_info("All objects of this plane are reviewed.")

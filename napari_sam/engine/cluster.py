@@ -64,7 +64,7 @@ class Cluster:
         finished = as_completed()
 
         def submit() -> None:
-            n_workers = max(1, len(self._client.scheduler_info(-1)["workers"]))
+            n_workers = max(1, len(self._client.nthreads()))
             while len(pending) < _AHEAD * n_workers:
                 place = next(waiting, None)
                 if place is None:

@@ -258,11 +258,11 @@ def _segment_opened(
     check_overlay(opened, outputs)
     manifest = _manifest(recipe, outputs)
     spools = _spools(manifest, opened, outputs)
-    todo = _todo(manifest, spools, opened, outputs)
+    grid = _grid(recipe, opened)
+    todo = _todo(manifest, spools, opened, grid, outputs)
     if not todo and manifest.n_objects is not None and _are_there(outputs):
         return manifest.n_objects, (), True
     recipe.save(outputs.recipe)
-    grid = _grid(recipe, opened)
     total = len(grid) * len(opened.planes)
     source = (
         _outcomes_here(opened, model, recipe.config, todo, total)
@@ -316,18 +316,20 @@ def _todo(
     manifest: Manifest,
     spools: dict[tuple[int, int], Spool],
     opened: OpenedFile,
+    grid: CropGrid,
     outputs: Outputs,
 ) -> list[Place]:
     """Return the crops that are missing, failed, or damaged on disk."""
-    is_written = manifest.n_objects is not None and not manifest.failed
-    grid = opened.grid or CropGrid(opened.source.plane_shape)
+    is_written = (
+        manifest.n_objects is not None and not manifest.failed and _are_there(outputs)
+    )
     todo = []
     for t, z in opened.planes:
         for crop in range(len(grid)):
             record = manifest.records.get((t, z, crop))
             if record is None or record.state == "failed":
                 todo.append((t, z, crop))
-            elif record.state == "skipped" or (is_written and _are_there(outputs)):
+            elif record.state == "skipped" or is_written:
                 continue  # once the labels are written, the crops are gone
             elif not spools[t, z].sound(crop):
                 todo.append((t, z, crop))

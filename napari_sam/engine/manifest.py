@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_sam.errors import FileError
+from napari_sam.writers.atomic import atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,30 +112,23 @@ class Manifest:
         Parameters
         ----------
         path : Path
-            The file; one of other work is replaced.
+            The file, in a folder that exists; one of other work is replaced.
         key : str
             Digest of all that the labels depend on.
         """
         found = cls.read(path)
         if found is not None and found.key == key:
             return found
-        manifest = cls(path, key, {}, None)
-        manifest._begin({"format": FORMAT_VERSION, "key": key})
-        return manifest
+        with atomic(path, overwrite=True) as part:
+            header = {"format": FORMAT_VERSION, "key": key}
+            part.write_text(json.dumps(header) + "\n", "utf-8")
+        return cls(path, key, {}, None)
 
     @property
     def failed(self) -> list[CropRecord]:
         """Crops that failed, in order."""
         failed = [each for each in self.records.values() if each.state == "failed"]
         return sorted(failed, key=lambda each: each.place)
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of crops of each state."""
-        states = [each.state for each in self.records.values()]
-        return {
-            state: states.count(state)
-            for state in ("done", "empty", "skipped", "failed")
-        }
 
     def add(self, record: CropRecord) -> None:
         """Say what became of a crop."""
@@ -146,15 +140,6 @@ class Manifest:
         """Say that the labels are written."""
         self._append({"labels": n_objects})
         self.n_objects = n_objects
-
-    def _begin(self, header: dict[str, Any]) -> None:
-        part = self.path.with_suffix(".part")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(header) + "\n", "utf-8")
-            part.replace(self.path)
-        except OSError as error:
-            raise self._unwritten(error) from error
 
     def _append(self, entry: dict[str, Any]) -> None:
         try:
@@ -170,10 +155,9 @@ class Manifest:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise self._unwritten(error) from error
-
-    def _unwritten(self, error: OSError) -> FileError:
-        return FileError(error.errno, f"cannot write, {error.strerror}", str(self.path))
+            raise FileError(
+                error.errno, f"cannot write, {error.strerror}", str(self.path)
+            ) from error
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from napari_sam.engine.files import make_folder
 from napari_sam.errors import FileError, FormatError
 from napari_sam.stitch import Views
+from napari_sam.writers.atomic import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -72,19 +73,9 @@ class Spool(Mapping[int, Views]):
         FileError
             If it cannot be written, for example because the disk is full.
         """
-        path = self._path(crop)
-        part = path.with_suffix(".part")
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except OSError as error:
-            raise FileError(
-                error.errno, f"cannot write, {error.strerror}", str(path)
-            ) from error
+        make_folder(self._folder)
+        with atomic(self._path(crop), overwrite=True) as part:
+            part.write_bytes(data)
         self._crops.add(crop)
         self._recent.pop(crop, None)
 

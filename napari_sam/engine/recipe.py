@@ -32,8 +32,6 @@ from napari_sam.writers.atomic import atomic
 if TYPE_CHECKING:
     from napari_sam.model import Sam
 
-FORMAT_VERSION = 1
-
 
 @dataclass(frozen=True, slots=True)
 class Weights:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-FORMAT_VERSION = 1
-
 State = Literal["new", "accepted", "rejected"]
 
 

@@ -284,13 +284,15 @@ class Predictor:
         embedding = self._prepare(crop)
         with device_errors():
             points, labels, boxes, masks = to_input(prompts, crop, self.model.device)
+            if masks is not None:  # of what is shared only the details stay
+                embedding = self.model.prepare(
+                    self.embedding.of(crop), masks=masks, detail=embedding.detail
+                )
             return self.model.decode(
-                # A mask prompt changes what else could be shared.
-                embedding if masks is None else self.embedding.of(crop),
+                embedding,
                 points=points,
                 labels=labels,
                 boxes=boxes,
-                masks=masks,
                 multimask=multimask,
             )
 

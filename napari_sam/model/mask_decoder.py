@@ -112,8 +112,9 @@ class MaskDecoder(nn.Module):
             Embedding plus dense prompt.
         position : (1, C, H, W) tensor
             Position encoding of the cells.
-        detail : (B, C / 8, 4 * H, 4 * W) tensor, optional
-            Added to the upscaled embedding of every prompt (ours).
+        detail : (B, 16 * S, C / 8) tensor, optional
+            Added to the upscaled embedding of every prompt (ours); from
+            `places_first`.
 
         Returns
         -------
@@ -129,7 +130,7 @@ class MaskDecoder(nn.Module):
             size,
             source,
             position,
-            detail=None if detail is None else _places_first(detail),
+            detail,
             keys=look.split(look.k_proj(placed)),
             values=look.split(look.v_proj(source)),
             queries=answer.split(answer.q_proj(placed)),
@@ -198,7 +199,7 @@ def _rows_and_columns(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return ordered
 
 
-def _places_first(detail: Tensor) -> Tensor:
+def places_first(detail: Tensor) -> Tensor:
     """Reverse `_rows_and_columns`: (B, C, 4 * H, 4 * W) to (B, 16 * S, C)."""
     parts = detail.unflatten(3, (-1, 2, 2)).unflatten(2, (-1, 2, 2))
     places: Tensor = parts.permute(0, 2, 5, 3, 6, 4, 7, 1).flatten(1, 6)

@@ -21,7 +21,11 @@ from napari_sam.model.config import (
 )
 from napari_sam.model.conv_encoder import ConvEncoder
 from napari_sam.model.image_encoder import ImageEncoderViT
-from napari_sam.model.mask_decoder import MaskDecoder, PreparedEmbedding
+from napari_sam.model.mask_decoder import (
+    MaskDecoder,
+    PreparedEmbedding,
+    places_first,
+)
 from napari_sam.model.prompt_encoder import PromptEncoder
 from napari_sam.model.proposal_head import ProposalHead
 from napari_sam.model.tiny_vit import TinyViT
@@ -143,9 +147,12 @@ class Sam(nn.Module):
         Parameters
         ----------
         embedding : (B, C, H, W) float32 tensor
-        masks, origin
-            As for `decode`.
-        detail : (B, C / 8, 4 * H, 4 * W) tensor, optional
+        masks : (N, 1, 4 * H, 4 * W) float32 tensor, optional
+            Logits of earlier answers.
+        origin : tuple of int, default (0, 0)
+            Row and column of the embedding's first cell in the frame, for an
+            embedding of part of a frame, as in training.
+        detail : (B, 16 * H * W, C / 8) tensor, optional
             From `details`; computed if not given.
 
         Returns
@@ -168,14 +175,14 @@ class Sam(nn.Module):
 
         Returns
         -------
-        (B, C / 8, 4 * H, 4 * W) tensor or None
+        (B, 16 * H * W, C / 8) tensor or None
+            As `PreparedEmbedding.detail`.
         """
         if self.detail is None or not isinstance(self.proposal_head, ProposalHead):
             return None
-        detail: Tensor = self.detail(self.proposal_head.features(embedding))
-        return detail
+        return places_first(self.detail(self.proposal_head.features(embedding)))
 
-    def decode(  # noqa: PLR0913 - every kind of prompt has its name
+    def decode(
         self,
         embedding: Tensor | PreparedEmbedding,
         *,
@@ -184,7 +191,6 @@ class Sam(nn.Module):
         boxes: Tensor | None = None,
         masks: Tensor | None = None,
         multimask: bool | None = True,
-        origin: tuple[int, int] = (0, 0),
     ) -> tuple[Tensor, Tensor]:
         """Answer N prompts.
 
@@ -203,9 +209,6 @@ class Sam(nn.Module):
             Logits of an earlier answer.
         multimask : bool or None, default True
             Three masks instead of one; None returns all four, the single one first.
-        origin : tuple of int, default (0, 0)
-            Row and column of the embedding's first cell in the frame, for an
-            embedding of part of a frame, as in training.
 
         Returns
         -------
@@ -225,7 +228,7 @@ class Sam(nn.Module):
                 "(a mask alone is not enough: add a point inside it)"
             )
         if isinstance(embedding, Tensor):
-            embedding = self.prepare(embedding, masks=masks, origin=origin)
+            embedding = self.prepare(embedding, masks=masks)
         elif masks is not None:
             raise InputError(
                 "a mask prompt was given with an embedding that was prepared without "

@@ -37,8 +37,8 @@ class TrainConfig:
         Steps with cross entropy and dice before the paper's losses take over,
         gradually over as many steps again; 0 for weights that are trained already.
     dense_steps : int, default 0
-        First steps in which only the encoder and the proposal head are trained, which
-        costs half as much a step.
+        First steps in which only the encoder and the proposal head are trained; they
+        take less time.
     learning_rate, matrix_rate, weight_decay, gradient_clip : float
         Of AdamW; of Muon (`napari_sam.training.muon`), which moves the weights that
         are matrices; of both; the largest norm of the gradient.

@@ -194,7 +194,7 @@ def _start(config: TrainConfig) -> TrainingState:
         model = load_model(config.start_from, device=device.type, precision="float32")
     else:
         model = Sam(VARIANTS[config.model]).to(device)
-    _check_windows(model, config)
+    _check_fit(model, config)
     model = channels_last(model).train()
     optimizers = _optimizers(model, config)
     average = {name: value.clone() for name, value in model.state_dict().items()}
@@ -243,7 +243,7 @@ def _set_rates(
             group["full_rate"] = rate
 
 
-def _check_windows(model: Sam, config: TrainConfig) -> None:
+def _check_fit(model: Sam, config: TrainConfig) -> None:
     frame = model.config.image_size
     if config.frame != frame:
         raise InputError(
@@ -251,6 +251,11 @@ def _check_windows(model: Sam, config: TrainConfig) -> None:
             f"set frame to {frame}"
         )
     needs_frame = not isinstance(model.config.encoder, ConvConfig)
+    if config.dense_steps and needs_frame and model.proposal_head is None:
+        raise InputError(
+            f"{config.dense_steps} dense steps, but {model.name!r} has no proposal "
+            "head to train in them; set dense_steps to 0"
+        )
     if needs_frame and any(side != frame for side, _ in config.windows):
         raise InputError(
             f"windows {config.windows}: the encoder of {model.name!r} has positions "

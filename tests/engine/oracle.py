@@ -25,6 +25,7 @@ class PreparedTruth:
         self.source = embedding
         self.origin = origin
         self.size = tuple(embedding.shape[2:])
+        self.detail = None
 
     def window(self, rows: slice, columns: slice) -> PreparedTruth:
         part = self.source[..., rows, columns]

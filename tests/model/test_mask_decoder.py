@@ -11,7 +11,7 @@ import torch
 from napari_sam.errors import InputError
 from napari_sam.model import VARIANTS, Sam
 from napari_sam.model.config import ProposalConfig
-from napari_sam.model.mask_decoder import _places_first, _rows_and_columns
+from napari_sam.model.mask_decoder import _rows_and_columns, places_first
 
 
 @pytest.fixture
@@ -50,7 +50,8 @@ def test_an_embedding_prepared_once_answers_like_the_embedding(model, prompts):
 def test_a_window_of_a_prepared_embedding_is_the_window_prepared(model, prompts):
     embedding = torch.randn(1, 32, 16, 16)
     rows, columns = slice(3, 11), slice(2, 8)
-    detail = model.details(embedding)[..., 12:44, 8:32]
+    whole = _rows_and_columns(model.details(embedding), (16, 16))
+    detail = places_first(whole[..., 12:44, 8:32])
     expected = model.prepare(
         embedding[..., rows, columns], origin=(3, 2), detail=detail
     )
@@ -73,11 +74,12 @@ def test_details_are_filtered_like_the_upscaled_embedding(model, prompts, n_embe
         for layer in model.mask_decoder.output_hypernetworks_mlps
     ]
     without, _ = model.decode(
-        model.prepare(embedding, detail=torch.zeros(n_embeddings, 4, 64, 64)), **prompts
+        model.prepare(embedding, detail=torch.zeros(n_embeddings, 64**2, 4)), **prompts
     )
     detail = torch.randn(n_embeddings, 4, 64, 64)
     filters.clear()
-    logits, _ = model.decode(model.prepare(embedding, detail=detail), **prompts)
+    prepared = model.prepare(embedding, detail=places_first(detail))
+    logits, _ = model.decode(prepared, **prompts)
     for hook in hooks:
         hook.remove()
     each = torch.stack(filters, dim=1)  # N, K, C / 8
@@ -101,9 +103,9 @@ def test_details_change_nothing_before_they_are_trained():
 
 def test_parts_of_places_are_put_in_order():
     image = torch.randn(2, 5, 4 * 3, 4 * 7)
-    torch.testing.assert_close(_rows_and_columns(_places_first(image), (3, 7)), image)
+    torch.testing.assert_close(_rows_and_columns(places_first(image), (3, 7)), image)
     # The second part of the first place lies right of the first, not below.
-    assert torch.equal(_places_first(image)[:, 1], image[:, :, 0, 1])
+    assert torch.equal(places_first(image)[:, 1], image[:, :, 0, 1])
 
 
 def test_a_mask_prompt_needs_an_embedding_prepared_with_it(model, prompts):

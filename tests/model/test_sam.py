@@ -190,9 +190,8 @@ def test_part_of_a_frame_is_placed_by_its_origin(small):
         lambda _, arguments: seen.append(arguments[0].position)
     )
     small.decode(
-        torch.randn(1, 32, 4, 6),
+        small.prepare(torch.randn(1, 32, 4, 6), origin=(3, 5)),
         boxes=torch.tensor([[80.0, 70.0, 120.0, 110.0]]),
-        origin=(3, 5),
     )
     hook.remove()
     expected = position[..., 3:7, 5:11].flatten(2).mT

@@ -167,6 +167,13 @@ def test_an_encoder_with_positions_needs_whole_frames(config):
         next(train(small))
 
 
+def test_dense_steps_need_something_dense(config):
+    bare = dataclasses.replace(config, model="vit_t", frame=1024, dense_steps=1)
+    bare = dataclasses.replace(bare, windows=((1024, 1),))
+    with pytest.raises(InputError, match="no proposal head"):
+        next(train(bare))
+
+
 def test_configuration_comes_from_yaml_and_names_what_it_does_not_know(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("steps: 9000\nwindows: [[256, 8]]\nwindow_shares: [1.0]\n")

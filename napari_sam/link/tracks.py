@@ -436,10 +436,15 @@ def _divisions(
     """Find objects that begin beside a mother; return mothers and these daughters."""
     follower = dict(zip(first.tolist(), second.tolist(), strict=True))
     begins = np.setdiff1d(np.arange(len(nodes.frame)), second)
+    still = nodes.centre - nodes.drift
     found = []
     for b in begins[nodes.frame[begins] > 0].tolist():
-        expected = nodes.centre - nodes.drift + nodes.drift[b]
-        for mother in np.flatnonzero(nodes.frame == nodes.frame[b] - 1).tolist():
+        # nodes come frame by frame
+        start, stop = np.searchsorted(nodes.frame, nodes.frame[b] + [-1, 0]).tolist()
+        expected = still[start:stop] + nodes.drift[b]
+        apart = np.linalg.norm(nodes.centre[b] - expected, axis=1)
+        for i in np.flatnonzero(apart < nodes.reach[start:stop]).tolist():
+            mother = start + i
             sister = follower.get(mother)
             if sister is None or nodes.frame[sister] != nodes.frame[b]:
                 continue
@@ -451,9 +456,8 @@ def _divisions(
                 and low * area <= sizes.sum() <= high * area
             )
             middle = np.average(nodes.centre[[b, sister]], axis=0, weights=sizes)
-            off = np.linalg.norm(middle - expected[mother]) / nodes.reach[mother]
-            apart = np.linalg.norm(nodes.centre[b] - expected[mother])
-            if fits and off < 1 / 3 and apart < nodes.reach[mother]:
+            off = np.linalg.norm(middle - expected[i]) / nodes.reach[mother]
+            if fits and off < 1 / 3:
                 found.append((mother, b, float(np.exp(-0.5 * (3 * off) ** 2))))
     mothers = np.array([each[0] for each in found], np.int64)
     daughters = np.array([each[1] for each in found], np.int64)

@@ -51,15 +51,19 @@ SPACING, RADIUS = 32, 12
 
 
 def pictures(folder: Path | None) -> list[NDArray[np.uint8]]:
-    """Return 8-bit RGB pictures of at least one tile."""
+    """Return 8-bit RGB pictures; mirror those that are smaller than a tile."""
     if folder is None:
         return [data.immunohistochemistry()[:TILE, :TILE]]
     found = []
     for path in sorted(folder.iterdir()):
         pixels = open_image(path).read()
-        if pixels.dtype == np.uint8 and min(pixels.shape[:2]) >= TILE:
+        if pixels.dtype == np.uint8:
             rgb = np.atleast_3d(pixels)[..., :3]
-            found.append(np.broadcast_to(rgb, (*rgb.shape[:2], 3)))
+            rgb = np.broadcast_to(rgb, (*rgb.shape[:2], 3))
+            missing = [(0, max(0, TILE - n)) for n in rgb.shape[:2]]
+            found.append(np.pad(rgb, [*missing, (0, 0)], "symmetric"))
+    if not found:
+        sys.exit(f"{folder} holds no 8-bit pictures; give another folder")
     return found
 
 

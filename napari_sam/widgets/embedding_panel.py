@@ -27,6 +27,7 @@ from napari_sam.widgets.plane_layers import EmbeddingOverlay
 if TYPE_CHECKING:
     from napari_sam.engine.embed import PlaneEmbedding
     from napari_sam.engine.jobs import Step
+    from napari_sam.engine.request import PlaneView
     from napari_sam.tiling import Crop
     from napari_sam.widgets.panel import DockParts
     from napari_sam.widgets.workers import Task
@@ -87,7 +88,7 @@ class EmbeddingPanel(QWidget):
             embedding = planes.open(view)
             return embedding, embedding.missing()
 
-        self._parts.worker.call(open_plane, lambda found: self._begin(*found))
+        self._parts.worker.call(open_plane, lambda found: self._begin(view, *found))
 
     def stop(self, *_: object) -> None:
         """Stop after the crop in hand; what is embedded stays."""
@@ -117,9 +118,7 @@ class EmbeddingPanel(QWidget):
         self.pause.toggled.connect(self._pause)
         self.show_crops = QCheckBox("Show which crops are done")
         self.show_crops.setChecked(True)
-        self.show_crops.setToolTip(
-            "Colours over the image: blue is being encoded, green is done, red failed."
-        )
+        self.show_crops.setToolTip("Crops that are embedded are green over the image.")
         self.show_crops.toggled.connect(self._show_overlay)
         self.progress = QProgressBar()
         self.progress.setFormat("%v of %m crops")
@@ -141,16 +140,20 @@ class EmbeddingPanel(QWidget):
         else:
             self.stop()
 
-    def _begin(self, embedding: PlaneEmbedding, missing: list[Crop]) -> None:
+    def _begin(
+        self, view: PlaneView, embedding: PlaneEmbedding, missing: list[Crop]
+    ) -> None:
+        self.stop()  # a second click began it already
         image = self._parts.bridge.image
-        if image is None:
+        if image is None or view is not self._parts.session.view:
+            self.status.setText("Stopped: the image or the plane has changed.")
             return
         self._embedding = embedding
         self.overlay.show(embedding.grid, image)
         left = {crop.index for crop in missing}
         for index in range(len(embedding.grid)):
             if index not in left:
-                self.overlay.set_state(index, "done")
+                self.overlay.mark(index)
         self._show_overlay()
         self._begun = (time.monotonic(), len(embedding.grid) - len(missing))
         self._fill()
@@ -172,7 +175,7 @@ class EmbeddingPanel(QWidget):
     def _step(self, step: Step) -> None:
         crops: list[Crop] = step.value if isinstance(step.value, list) else []
         for crop in crops:
-            self.overlay.set_state(crop.index, "done")
+            self.overlay.mark(crop.index)
         self.progress.setMaximum(step.total)
         self.progress.setValue(step.done)
         begun, n_before = self._begun
@@ -195,7 +198,7 @@ class EmbeddingPanel(QWidget):
     def _pause(self, checked: bool) -> None:
         if self._task is not None:
             self._parts.worker.pause(self._task, paused=checked)
-            self.pause.setText("Go on" if checked else "Pause")
+        self.pause.setText("Go on" if checked else "Pause")
 
     def _camera_moved(self, _event: object = None) -> None:
         if self._task is not None:

@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
@@ -26,20 +26,11 @@ if TYPE_CHECKING:
     from napari_sam.engine.choice import Choice
     from napari_sam.tiling import CropGrid
 
-CropState: TypeAlias = Literal["missing", "running", "done", "skipped", "failed"]
-
 CANDIDATES = "candidates"
 CROPS = "embedded crops"
 
-# Colour-blind safe (Okabe and Ito 2008): orange, sky blue, bluish green, vermilion.
-_FOUND, _MARKED = "#e69f00", "#56b4e9"
-_CROP_COLOURS = {
-    "missing": "#00000000",
-    "running": "#56b4e9",
-    "done": "#009e73",
-    "skipped": "#999999",
-    "failed": "#d55e00",
-}
+# Colour-blind safe (Okabe and Ito 2008): orange, sky blue, bluish green.
+_FOUND, _MARKED, _EMBEDDED = "#e69f00", "#56b4e9", "#009e73"
 _PART = 4096  # pixels a side of what is drawn at a time
 _CELL = 32  # plane pixels for one pixel of the overlay; cores are cut far coarser
 
@@ -123,7 +114,6 @@ class EmbeddingOverlay:
         self._viewer = viewer
         self._layer: Labels | None = None
         self._grid: CropGrid | None = None
-        self._states: dict[int, CropState] = {}
 
     @property
     def layer(self) -> Labels | None:
@@ -131,19 +121,17 @@ class EmbeddingOverlay:
         return self._layer if self._layer in self._viewer.layers else None
 
     def show(self, grid: CropGrid, image: Image) -> None:
-        """Lay the crops of a plane over an image; all are missing at first."""
+        """Lay the crops of a plane over an image; none is embedded at first."""
         self.clear()
-        self._grid, self._states = grid, {}
+        self._grid = grid
         height, width = (-(-n // _CELL) for n in grid.shape)
         options = plane_geometry(image, _CELL)
-        colours: dict[int | None, str] = {None: "#00000000"}
-        colours.update(enumerate(_CROP_COLOURS.values()))
         self._layer = Labels(
             np.zeros((height, width), np.uint8),
             name=CROPS,
             metadata={OWN: True},
             opacity=0.25,
-            colormap=DirectLabelColormap(color_dict=colours),
+            colormap=DirectLabelColormap(color_dict={0: "#00000000", None: _EMBEDDED}),
             **options,
         )
         self._layer.editable = False
@@ -151,21 +139,16 @@ class EmbeddingOverlay:
         self._viewer.add_layer(self._layer)
         self._viewer.layers.selection.active = active
 
-    def set_state(self, crop: int, state: CropState) -> None:
-        """Show the state of a crop, by its number in the grid."""
+    def mark(self, crop: int) -> None:
+        """Show that a crop is embedded, by its number in the grid."""
         layer = self.layer
         if layer is None or self._grid is None:
             return
-        self._states[crop] = state
         core = self._grid[crop].core
         cells = slice(core.y0 // _CELL, -(-core.y1 // _CELL))
         columns = slice(core.x0 // _CELL, -(-core.x1 // _CELL))
-        layer.data[cells, columns] = list(_CROP_COLOURS).index(state)
+        layer.data[cells, columns] = 1
         layer.refresh(extent=False, thumbnail=False)
-
-    def state(self, crop: int) -> CropState:
-        """Return what is shown of a crop."""
-        return self._states.get(crop, "missing")
 
     def clear(self) -> None:
         """Take the overlay away."""

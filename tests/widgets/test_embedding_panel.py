@@ -44,12 +44,19 @@ def test_every_crop_is_encoded_once_and_shown(
     grid = planes.open(dock.session.view).grid
     assert oracle.n_encoded == len(grid) > 1
     assert panel.progress.value() == len(grid)
-    assert {panel.overlay.state(i) for i in range(len(grid))} == {"done"}
     assert panel.overlay.layer is not None
+    assert panel.overlay.layer.data.all()  # green everywhere
     assert panel.run.text() == "Embed this plane"
     panel.start()  # nothing is left to do
     qtbot.waitUntil(lambda: "embedded" in panel.status.text(), timeout=PATIENCE_MS)
     assert oracle.n_encoded == len(grid)
+    panel.start()
+    dock.bridge.look()  # a new view, before the plane is open
+    qtbot.waitUntil(lambda: "has changed" in panel.status.text(), timeout=PATIENCE_MS)
+    assert panel.overlay.layer is None
+    panel.pause.setChecked(True)
+    panel.stop()
+    assert panel.pause.text() == "Pause"
     panel.stop()
     assert panel.overlay.layer is None
     dock.close_dock()

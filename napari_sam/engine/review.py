@@ -11,7 +11,7 @@ from scipy import ndimage
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from napari_sam.engine.records import ObjectRecord, State
     from napari_sam.labels import LabelTarget, PlaneIndex
@@ -105,26 +105,6 @@ def review_rows(
 def crosses_seam(box: Box, grid: CropGrid) -> bool:
     """Whether a box lies in the cores of more than one crop."""
     return not any(crop.core.contains(box) for crop in grid.crops_touching(box))
-
-
-def next_doubtful(rows: Iterable[ReviewRow], after: int | None = None) -> int | None:
-    """Return the new object that needs a look most.
-
-    Parameters
-    ----------
-    rows : iterable of ReviewRow
-    after : int, optional
-        The object looked at now, which is not returned.
-
-    Returns
-    -------
-    int or None
-        Its id; None if no object is new.
-    """
-    left = [row for row in rows if row.state == "new" and row.object_id != after]
-    if not left:
-        return None
-    return max(left, key=lambda row: (row.doubt, -row.object_id)).object_id
 
 
 def _objects(target: LabelTarget, index: PlaneIndex) -> dict[int, tuple[Box, int]]:

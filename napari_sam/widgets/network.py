@@ -28,7 +28,7 @@ class Network:
     Signals
     -------
     status : str
-        For people: "loading default", "default on cpu", "encoding".
+        For people: "Loading default ...", "default on cpu, bfloat16".
     loaded : Planes
     failed : Exception
     """

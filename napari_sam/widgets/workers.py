@@ -59,13 +59,10 @@ class Worker(QObject):
 
     Signals
     -------
-    busy_changed : bool
-        Whether anything is being worked on.
     failed : Exception
         A call or job without `on_error` has failed.
     """
 
-    busy_changed = Signal(bool)
     failed = Signal(object)
     _deliver = Signal(object)
 
@@ -176,21 +173,14 @@ class Worker(QObject):
             self._deliver.emit(lambda: callback(value))
 
     def _work(self) -> None:
-        is_busy = False
         while True:
             with self._wake:
                 work = self._next()
                 while work is None and not self._stopping:
-                    if is_busy:
-                        is_busy = False
-                        self._tell(self.busy_changed.emit, False)
                     self._wake.wait()
                     work = self._next()
                 if self._stopping:
                     break
-            if not is_busy:
-                is_busy = True
-                self._tell(self.busy_changed.emit, True)
             if work is not None:
                 work()
                 work = None  # nothing of a finished call is kept alive here

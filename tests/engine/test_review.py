@@ -8,12 +8,7 @@ from skimage.measure import regionprops
 
 from napari_sam.engine.label_store import LabelStore
 from napari_sam.engine.records import ObjectRecord
-from napari_sam.engine.review import (
-    ReviewRow,
-    crosses_seam,
-    next_doubtful,
-    review_rows,
-)
+from napari_sam.engine.review import crosses_seam, review_rows
 from napari_sam.labels import ArrayLabels
 from napari_sam.tiling import Box, CropGrid
 
@@ -72,14 +67,3 @@ def test_an_object_on_a_seam_is_doubted_more():
     )
     assert [row.touches_seam for row in rows] == [True, False]
     assert [row.doubt for row in rows] == pytest.approx([0.19, 0.1])
-
-
-def test_the_next_one_is_the_most_doubtful_that_nobody_has_seen():
-    rows = [
-        ReviewRow(1, PLANE, Box(0, 0, 1, 1), 1, 0.9, 0.9),
-        ReviewRow(2, PLANE, Box(0, 0, 1, 1), 1, 0.2, 0.9),
-        ReviewRow(3, PLANE, Box(0, 0, 1, 1), 1, 0.1, 0.9, state="accepted"),
-    ]
-    assert next_doubtful(rows) == 2
-    assert next_doubtful(rows, after=2) == 1
-    assert next_doubtful(rows[2:]) is None

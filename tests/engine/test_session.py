@@ -407,7 +407,7 @@ def test_planes_answer_like_a_predictor(
     session.receive(first)
     plain = planes.open(session.view)  # the same embedding again
     assert plain is planes.open(session.view)
-    assert len(session.masks[0:]) == 1
+    assert len(session.masks) == 1
     session.set_points([[24, 60], [30, 60]], [True, True])
     second = planes.answer(requests[-1])
     assert second.predictions[0].crop == first.predictions[0].crop

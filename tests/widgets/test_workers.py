@@ -10,7 +10,7 @@ import torch
 
 from napari_sam.engine.jobs import Step, job
 from napari_sam.errors import DeviceError
-from tests.widgets.mouse import wait_for
+from tests.widgets.mouse import settle, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +124,7 @@ def test_a_cancelled_job_is_closed_and_says_no_more(worker: Worker) -> None:
     worker.cancel(task)
     n_told = len(told)
     assert closed.wait(10)
-    wait_for(lambda: True)
+    settle(5)
     assert len(told) == n_told
 
 
@@ -171,7 +171,7 @@ def test_stopping_closes_jobs_and_calls_nothing_back(qtbot: QtBot) -> None:
     wait_for(lambda: told)
     worker.stop()
     n_told = len(told)
-    wait_for(lambda: True)
+    settle(5)
     assert closed == [True]
     assert len(told) == n_told
     assert not worker.is_running

@@ -276,7 +276,8 @@ def _print_plan(
         typer.echo("nothing to do")
         return
     planned = [
-        plan_image(each.path, to, sam, _of_image(options, each)) for each, to in work
+        plan_image(each.path, to, sam, _of_image(options, each), config)
+        for each, to in work
     ]
     first = work[0][0]
     seconds = time_crop(first.path, sam, _of_image(options, first), config)

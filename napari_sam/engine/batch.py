@@ -288,8 +288,8 @@ def _manifest(recipe: Recipe, outputs: Outputs) -> Manifest:
     earlier = Manifest.read(outputs.manifest)
     if earlier is None or earlier.key != recipe.key:
         check_free(outputs)
-    elif outputs.overwrite and earlier.n_objects is not None and not earlier.failed:
-        outputs.manifest.unlink()  # complete, and asked for once more
+    elif outputs.overwrite and earlier.is_complete:
+        outputs.manifest.unlink()  # asked for once more
     make_folder(outputs.labels.parent)
     return Manifest.open(outputs.manifest, recipe.key)
 
@@ -320,9 +320,7 @@ def _todo(
     outputs: Outputs,
 ) -> list[Place]:
     """Return the crops that are missing, failed, or damaged on disk."""
-    is_written = (
-        manifest.n_objects is not None and not manifest.failed and _are_there(outputs)
-    )
+    is_written = manifest.is_complete and _are_there(outputs)
     todo = []
     for t, z in opened.planes:
         for crop in range(len(grid)):

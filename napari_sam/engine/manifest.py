@@ -130,6 +130,11 @@ class Manifest:
         failed = [each for each in self.records.values() if each.state == "failed"]
         return sorted(failed, key=lambda each: each.place)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the labels are written, and no crop failed."""
+        return self.n_objects is not None and not self.failed
+
     def add(self, record: CropRecord) -> None:
         """Say what became of a crop."""
         self._append(asdict(record))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sam.engine.automatic import AutomaticConfig, find_views
+from napari_sam.engine.automatic import find_views
 from napari_sam.engine.embed import default_grid, open_plane
 from napari_sam.engine.files import ImageOptions, Outputs, open_file
 from napari_sam.engine.jobs import Step, run
 from napari_sam.engine.manifest import Manifest
+from napari_sam.engine.recipe import Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from napari_sam.engine.automatic import AutomaticConfig
     from napari_sam.model import Sam
 
 
@@ -33,7 +35,7 @@ class PlannedImage:
     n_crops : int
         Crops of all planes that are used.
     n_left : int
-        Crops that an earlier run has not done.
+        Crops that an earlier run with the same settings has not done.
     pixel_bytes : int
         What is read, before compression.
     label_bytes : int
@@ -49,7 +51,11 @@ class PlannedImage:
 
 
 def plan_image(
-    path: Path, outputs: Outputs, model: Sam, options: ImageOptions
+    path: Path,
+    outputs: Outputs,
+    model: Sam,
+    options: ImageOptions,
+    config: AutomaticConfig,
 ) -> PlannedImage:
     """Find out what an image will cost; nothing is encoded or written.
 
@@ -63,17 +69,19 @@ def plan_image(
         The network.
     options : ImageOptions
         How the file is opened.
+    config : AutomaticConfig
+        Mode and thresholds.
     """
     opened = open_file(path, model, options)
     source, planes = opened.source, opened.planes
     grid = opened.grid or default_grid(source, model)
     n_crops = len(grid) * len(planes)
-    manifest = Manifest.read(outputs.manifest)
-    records = {} if manifest is None else manifest.records
-    n_done = sum(
-        record.state != "failed" and (record.frame, record.slice) in planes
-        for record in records.values()
-    )
+    earlier = Manifest.read(outputs.manifest)
+    key = Recipe.of(opened, model, config, model.name).key
+    n_done = 0
+    if earlier is not None and earlier.key == key:
+        is_once_more = outputs.overwrite and earlier.is_complete
+        n_done = 0 if is_once_more else len(earlier.records) - len(earlier.failed)
     n_pixels = source.plane_shape[0] * source.plane_shape[1] * len(planes)
     item_bytes = np.dtype(source.array.dtype).itemsize
     n_channels = len(opened.intensity.channels)
@@ -81,7 +89,7 @@ def plan_image(
         path=path,
         shape=source.shape,
         n_crops=n_crops,
-        n_left=max(0, n_crops - n_done),
+        n_left=n_crops - n_done,
         pixel_bytes=n_pixels * item_bytes * n_channels,
         label_bytes=n_pixels * np.dtype(np.uint32).itemsize,
     )
@@ -94,10 +102,8 @@ def time_crop(
 
     Parameters
     ----------
-    path, model, options
+    path, model, options, config
         As in `plan_image`.
-    config : AutomaticConfig
-        Mode and thresholds.
 
     Returns
     -------
@@ -106,12 +112,7 @@ def time_crop(
         warm. It is worked on, background or not.
     """
     opened = open_file(path, model, options)
-    every = AutomaticConfig(
-        mode=config.mode,
-        proposals=config.proposals,
-        grid=config.grid,
-        skip_background=False,
-    )
+    every = replace(config, skip_background=False)
     seconds = []
     for _ in range(2):
         embedding = open_plane(

@@ -306,6 +306,20 @@ def test_a_plan_is_printed_and_nothing_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_plan_counts_what_was_done_with_the_same_settings(
+    cli: Callable[..., Ended], image: Path, weights: Path
+) -> None:
+    command = ("segment", image, "--model", weights, "-o", "out", "--json")
+    assert cli(*command).status == 0
+
+    def left(*options: str) -> int:
+        return json.loads(cli(*command, "--plan", *options).out)["left"]
+
+    assert left() == 0
+    assert left("--invert") == 1
+    assert left("--overwrite") == 1
+
+
 def test_progress_is_said_as_json_lines(
     cli: Callable[..., Ended],
     slide: Path,

@@ -27,6 +27,7 @@ from napari_sam.link import (
 )
 from napari_sam.readers import open_image
 from napari_sam.writers import save_labels
+from napari_sam.writers.objects import label_source, read_ids, stack_axes
 from napari_sam.writers.ome_zarr import save_ome_zarr
 from napari_sam.writers.tracks import save_ctc, save_tracks
 
@@ -116,11 +117,15 @@ def link_labels(labels: Any, options: LinkOptions | None = None) -> Job[LinkedSt
     Raises
     ------
     InputError
-        If the labels have no such axis, or are no integers.
+        If the labels have no such axis, are no integers, or an id is negative.
     """
-    source, options = open_image(labels), options or LinkOptions()
+    source, options = label_source(open_image(labels)), options or LinkOptions()
     _check(source, options)
-    read: ReadPlane = _PlaneReader(source)
+
+    def read_plane(t: int, z: int) -> NDArray[np.integer]:
+        return read_ids(source, plane=(t, z))
+
+    read: ReadPlane = read_plane
     n_objects, tracks = 0, None
     if options.along != "t":
         linked = yield from _link_slices(source, read, options.slices)
@@ -266,11 +271,6 @@ def _check(source: ImageSource, options: LinkOptions) -> None:
             f"{options.along!r} it needs {' and '.join(needed)}. Say which axis is "
             "which where the file does not"
         )
-    if np.dtype(source.array.dtype).kind not in "bui" or source.n_channels > 1:
-        raise InputError(
-            f"{source.name} has {source.n_channels} channels of type "
-            f"{source.array.dtype}; give labels, integers without channels"
-        )
 
 
 def _link_slices(
@@ -307,15 +307,6 @@ def _frames(labels: ImageSource) -> Iterator[NDArray[np.integer]]:
     for t in range(n_frames):
         slices = [labels.read(plane=(t, z)) for z in range(n_slices)]
         yield np.stack(slices) if "Z" in labels.axes else slices[0]
-
-
-class _PlaneReader:
-    def __init__(self, source: ImageSource) -> None:
-        self._source = source
-
-    def __call__(self, t: int, z: int) -> NDArray[np.integer]:
-        plane = self._source.read(plane=(t, z))
-        return plane[..., 0] if plane.ndim == 3 else plane
 
 
 class _SliceDrawer:
@@ -371,7 +362,7 @@ class _DrawnLabels:
     """An array of labels, of which the last plane drawn is held."""
 
     def __init__(self, source: ImageSource, read: ReadPlane) -> None:
-        self.axes = "".join(axis for axis in "TZYX" if axis in source.axes)
+        self.axes = stack_axes(source)
         lengths = dict(zip("TZYX", source.shape, strict=True))
         self.shape = tuple(lengths[axis] for axis in self.axes)
         self.dtype = np.dtype(np.uint32)

@@ -137,7 +137,9 @@ def test_few_planes_are_held():
 def test_input_is_checked(movie):
     with pytest.raises(InputError, match="needs T"):
         run(link_labels(ImageSource(movie[0], "ZYX"), LinkOptions("t")))
-    with pytest.raises(InputError, match="give labels"):
+    with pytest.raises(InputError, match="labels have one, of integers"):
         run(link_labels(ImageSource(movie[0].astype(float), "ZYX")))
+    with pytest.raises(InputError, match="object id -1"):
+        run(link_labels(ImageSource(movie[0].astype(int) - 1, "ZYX")))
     with pytest.raises(InputError, match="'both'"):
         LinkOptions("x")

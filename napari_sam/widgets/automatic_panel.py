@@ -203,6 +203,7 @@ class AutomaticPanel(QWidget):
         layer = self.candidates.layer
         if is_new and layer is not None:
             layer.mouse_drag_callbacks.append(self._clicked)
+            self._parts.bridge.bind_undo(layer)
             self._parts.viewer.layers.selection.active = layer
         n_marked = sum(choice.is_marked(each) for each in choice.objects)
         self.form.show_found(len(choice.objects), n_marked)

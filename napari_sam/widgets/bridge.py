@@ -138,7 +138,7 @@ class LayerBridge:
         if layer is not None:
             target = self._target = self._target_of(layer)
             records = layer.metadata.get(METADATA, {})
-            self._bind_undo(layer)
+            self.bind_undo(layer)
         self.session.set_labels(target, records)
         self.labels_changed.emit(layer)
 
@@ -312,7 +312,8 @@ class LayerBridge:
             if each is not None:
                 self.viewer.dims.set_point(axis + missing, world[axis])
 
-    def _bind_undo(self, layer: Labels) -> None:
+    def bind_undo(self, layer: Labels) -> None:
+        """Let the keys of napari's own undo take steps of the session back."""
         layer.bind_key("Control-Z", lambda _: self.session.undo(), overwrite=True)
         layer.bind_key("Control-Shift-Z", lambda _: self.session.redo(), overwrite=True)
 

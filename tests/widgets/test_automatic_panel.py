@@ -67,6 +67,12 @@ def find(dock: Any, qtbot: QtBot) -> Any:
     return panel
 
 
+def press_undo(layer: Any) -> None:
+    from napari.utils.key_bindings import coerce_keybinding
+
+    layer.keymap[coerce_keybinding("Control-Z")](layer)
+
+
 def test_find_choose_keep_undo(
     dock: Any, truth: NDArray[np.uint32], qtbot: QtBot
 ) -> None:
@@ -87,6 +93,10 @@ def test_find_choose_keep_undo(
     assert panel.commit("marked") == 1
     np.testing.assert_array_equal(labels.data > 0, truth == 1)
     assert dock.session.records[1].predicted_iou is not None
+    press_undo(panel.candidates.layer)
+    assert not labels.data.any()
+    dock.session.redo()
+    np.testing.assert_array_equal(labels.data > 0, truth == 1)
     # what is labelled now is no candidate any more
     qtbot.waitUntil(lambda: len(panel.choice.objects) == 3, timeout=PATIENCE_MS)
     assert panel.commit("all") == 3

@@ -121,10 +121,7 @@ def repair(session: Session, object_id: int, how: Repair) -> bool:
     if view is None:
         return False
     wide = Box(
-        max(0, box.y0 - _MARGIN),
-        max(0, box.x0 - _MARGIN),
-        box.y1 + _MARGIN,
-        box.x1 + _MARGIN,
+        box.y0 - _MARGIN, box.x0 - _MARGIN, box.y1 + _MARGIN, box.x1 + _MARGIN
     ).clip(view.shape)
     words, change = _REPAIRS[how]
     what = f"{words} object {object_id}"

@@ -396,8 +396,13 @@ class Session:
         self._edit(what, edits, changes, after=self.draft)
 
     def note_hand_edit(self, object_ids: Iterable[int]) -> None:
-        """Note that the user has painted; the pixels are in the labels already."""
-        view, labels = self._ready()
+        """Note that the user has painted; the pixels are in the labels already.
+
+        A stroke in the 3D display lies on no plane and is not noted.
+        """
+        view, labels = self._view, self._labels
+        if view is None or labels is None:
+            return
         changes = []
         for number in object_ids:
             old = self.records.get(number)

@@ -281,6 +281,13 @@ def test_records_say_how_an_object_was_made(desk: Desk) -> None:
     assert desk.session.records == {}
 
 
+def test_strokes_in_the_3d_display_are_no_steps(desk: Desk) -> None:
+    desk.session.set_view(None)
+    desk.session.note_hand_edit([1])
+    assert desk.session.records == {}
+    assert desk.session.undo() is None
+
+
 def test_an_object_can_be_opened_again_and_refined(desk: Desk) -> None:
     desk.click((24, 60))
     desk.session.commit()

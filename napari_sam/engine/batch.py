@@ -23,7 +23,6 @@ from napari_sam.engine.files import (
     OpenedFile,
     Outputs,
     check_free,
-    make_folder,
     open_file,
 )
 from napari_sam.engine.jobs import Job, Step, job
@@ -33,6 +32,7 @@ from napari_sam.engine.results import check_overlay, write_results
 from napari_sam.engine.spool import Spool
 from napari_sam.errors import DeviceError, InputError, NapariSamError
 from napari_sam.tiling import CropGrid
+from napari_sam.writers.atomic import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence

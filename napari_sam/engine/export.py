@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.errors import FileError, InputError
+from napari_sam.writers.atomic import make_folder
 from napari_sam.writers.formats import FORMATS, find_format
 from napari_sam.writers.objects import image_source, label_source
 
@@ -144,7 +145,7 @@ def export(
         )
     written = {}
     for path in plan.values():
-        _make_folder(path.parent)
+        make_folder(path.parent)
     for done, (name, path) in enumerate(plan.items(), start=1):
         yield Step(done - 1, len(plan), f"export {name}")
         written[name] = find_format(name).write(
@@ -152,10 +153,3 @@ def export(
         )
         yield Step(done, len(plan), f"export {name}", written[name])
     return written
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(error.errno, "cannot make the folder", str(folder)) from error

@@ -18,6 +18,7 @@ from napari_sam.images import find_intensity, read_rgb
 from napari_sam.readers import open_image
 from napari_sam.tiling import CropGrid
 from napari_sam.writers import measure, save_labels, save_measurements, save_overlay
+from napari_sam.writers.atomic import make_folder
 from napari_sam.writers.scale import stack_size_um
 
 if TYPE_CHECKING:
@@ -332,11 +333,3 @@ def check_free(outputs: Outputs) -> None:
                 "exists already; give another name, or overwrite",
                 str(path),
             )
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those that it lies in."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(error.errno, "cannot make the folder", str(folder)) from error

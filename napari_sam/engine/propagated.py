@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_sam.engine.files import ImageOptions, make_folder, open_file
+from napari_sam.engine.files import ImageOptions, open_file
 from napari_sam.engine.jobs import Job, job
 from napari_sam.engine.propagate import propagate
 from napari_sam.images import ImageSource
 from napari_sam.writers import save_labels
-from napari_sam.writers.atomic import atomic
+from napari_sam.writers.atomic import atomic, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

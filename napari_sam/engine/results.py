@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sam.engine.automatic import object_table
-from napari_sam.engine.files import OpenedFile, Outputs, make_folder
 from napari_sam.errors import InputError
 from napari_sam.images import ImageSource, read_rgb
 from napari_sam.stitch import Painting, find_seams
 from napari_sam.tiling import Box
 from napari_sam.writers import save_labels, save_measurements, save_overlay
+from napari_sam.writers.atomic import make_folder
 from napari_sam.writers.measurements import measure_objects
 from napari_sam.writers.ome_zarr import save_ome_zarr
 from napari_sam.writers.scale import stack_size_um
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_sam.engine.files import OpenedFile, Outputs
     from napari_sam.tiling import CropGrid
 
 MAX_OVERLAY_PIXELS = 10**8

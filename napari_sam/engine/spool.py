@@ -6,10 +6,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from napari_sam.engine.files import make_folder
 from napari_sam.errors import FileError, FormatError
 from napari_sam.stitch import Views
-from napari_sam.writers.atomic import atomic
+from napari_sam.writers.atomic import atomic, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

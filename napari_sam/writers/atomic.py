@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_sam.errors import FileError, InputError, MissingFileError
+from napari_sam.errors import FileError, InputError, MissingFileError, file_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +47,18 @@ def checked_path(
             f"{what} in {path.name}; give a name that ends in {' or '.join(endings)}"
         )
     return path
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those that it lies in.
+
+    Raises
+    ------
+    FileError
+        If it cannot be made.
+    """
+    with file_errors(folder, "make the folder"):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager

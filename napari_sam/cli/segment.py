@@ -205,7 +205,7 @@ def run(
     from napari_sam.engine.batch import segment_recipe
     from napari_sam.engine.files import plan_outputs
     from napari_sam.engine.inputs import InputImage
-    from napari_sam.engine.recipe import Recipe
+    from napari_sam.engine.recipe import Recipe, place_of_weights
     from napari_sam.weights import load_model
 
     what = Recipe.read(recipe)
@@ -220,7 +220,7 @@ def run(
     weights = what.weights
     sam = load_model(model or weights.name, device=device, precision=weights.precision)
     if model is not None:
-        what = replace(what, weights=replace(weights, name=str(Path(model).resolve())))
+        what = replace(what, weights=replace(weights, name=place_of_weights(model)))
     with _cluster(scheduler, workers, device) as cluster:
         job = segment_recipe(what, to, sam, image=path, workers=cluster)
         work_through([(path, job)], as_json=as_json)

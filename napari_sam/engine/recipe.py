@@ -116,7 +116,6 @@ class Recipe:
         """
         is_grid = isinstance(chosen_mode(config, model), GridMode)
         grid = opened.grid or default_grid(opened.source, model)
-        path = Path(weights)
         return cls(
             image=str(opened.source.path and opened.source.path.resolve()),
             pixels=_fingerprint(opened),
@@ -124,7 +123,7 @@ class Recipe:
             intensity=opened.intensity,
             grid=Cut(grid.size, grid.halo, grid.scale),
             weights=Weights(
-                str(path.resolve()) if path.is_file() else weights,
+                place_of_weights(weights),
                 model.weights_sha256 or "",
                 model.precision,
             ),
@@ -234,6 +233,12 @@ class Recipe:
             for name, now in _versions().items()
             if self.versions.get(name) != now
         ]
+
+
+def place_of_weights(name: str) -> str:
+    """Return a name of weights that holds in every folder: of a file its whole path."""
+    path = Path(name)
+    return str(path.resolve()) if path.is_file() else name
 
 
 def _with_mode(

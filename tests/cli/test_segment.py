@@ -19,6 +19,7 @@ from PIL import Image
 from napari_sam import load_model, run, segment
 from napari_sam.cli import records
 from napari_sam.engine.manifest import Manifest
+from napari_sam.engine.recipe import Recipe
 from napari_sam.images import ImageSource
 
 if TYPE_CHECKING:
@@ -288,6 +289,27 @@ def test_a_recipe_is_run_again(
     assert ended.status == 2
     assert "the pixels of" in ended.err
     assert not (tmp_path / "three").exists()
+
+
+@pytest.mark.parametrize("named", ["default", "moved.safetensors"])
+def test_a_recipe_that_is_run_says_which_weights_were_named(
+    cli: Callable[..., Ended],
+    image: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    named: str,
+) -> None:
+    assert cli("segment", image, "--model", weights, "-o", "one").status == 0
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(weights.read_bytes())
+    monkeypatch.setattr(
+        "napari_sam.weights.load_model", lambda _, **how: load_model(moved, **how)
+    )
+    recipe = tmp_path / "one" / "cells.recipe.yaml"
+    assert cli("run", recipe, "--model", named, "-o", "two").status == 0
+    name = Recipe.read(tmp_path / "two" / "cells.recipe.yaml").weights.name
+    assert name == (str(moved) if named == moved.name else named)
 
 
 def test_a_plan_is_printed_and_nothing_written(

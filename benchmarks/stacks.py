@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.automatic import segment
@@ -37,6 +36,7 @@ from napari_sam.model import Sam
 from napari_sam.prompts import Prompts
 from napari_sam.tiling import Box
 from napari_sam.training.metrics import iou, mean_segmentation_accuracy, overlaps
+from napari_sam.training.protocol import deepest_point
 from napari_sam.weights import load_model
 
 Labels = NDArray[np.integer[Any]]
@@ -44,9 +44,8 @@ Labels = NDArray[np.integer[Any]]
 
 def deepest(mask: NDArray[np.bool_]) -> tuple[float, float]:
     """Return (y, x) of the pixel farthest from the outline."""
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    return float(y), float(x)
+    _, y, x = deepest_point(mask)
+    return y, x
 
 
 def volume_of(found: Propagation, shape: tuple[int, ...]) -> NDArray[np.bool_]:

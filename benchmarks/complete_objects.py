@@ -15,6 +15,7 @@ than a crop, as at a high magnification.
 
 import argparse
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from napari_sam.training.protocol import Target, deepest_point, find_targets
 Mosaic = tuple[NDArray[np.uint8], NDArray[np.uint32]]
 
 _MOVED = 40
+_MIN_SIDE = 200  # a mosaic is cut to its smallest image
 _MIN_AREA = 60  # smaller objects are a matter of single pixels
 
 
@@ -73,6 +75,8 @@ def main() -> None:
 def mosaic(folder: Path, side: int, factor: float, rng: random.Random) -> Mosaic:
     """Put images side by side; repeat them if there are too few."""
     pairs = list(_pairs(folder, side**2, factor, rng))
+    if not pairs:
+        sys.exit(f"{folder}: no gray images of {_MIN_SIDE} px or more in images/*.tif")
     height = min(image.shape[0] for image, _ in pairs)
     width = min(image.shape[1] for image, _ in pairs)
     image = np.zeros((side * height, side * width), np.uint8)
@@ -94,7 +98,7 @@ def _pairs(folder: Path, n: int, factor: float, rng: random.Random) -> Iterator[
     for path in paths:
         image = tifffile.imread(path)
         labels = tifffile.imread(folder / "labels" / path.name)
-        if image.ndim != 2 or min(image.shape) < 200:
+        if image.ndim != 2 or min(image.shape) < _MIN_SIDE:
             continue
         low, high = np.percentile(image, (0.5, 99.5))
         image = np.clip((image - low) / max(high - low, 1), 0, 1)

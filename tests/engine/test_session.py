@@ -288,6 +288,22 @@ def test_strokes_in_the_3d_display_are_no_steps(desk: Desk) -> None:
     assert desk.session.undo() is None
 
 
+def test_a_repair_is_one_step_and_none_without_a_change(desk: Desk) -> None:
+    whole = (desk.truth == 1).astype(np.uint32)
+    desk.labels[:] = whole
+    desk.labels[20, 20] = 0  # a hole in the middle of the disc
+    desk.session.set_labels(ArrayLabels(desk.labels))
+    assert objects.repair(desk.session, 1, "fill")
+    np.testing.assert_array_equal(desk.labels, whole)
+    assert not objects.repair(desk.session, 1, "fill")
+    desk.labels[0, 0] = 1
+    assert objects.repair(desk.session, 1, "islands")
+    np.testing.assert_array_equal(desk.labels, whole)
+    assert desk.session.undo() == "remove the islands of object 1"
+    assert desk.session.undo() == "fill the holes of object 1"
+    assert desk.session.undo() is None
+
+
 def test_an_object_can_be_opened_again_and_refined(desk: Desk) -> None:
     desk.click((24, 60))
     desk.session.commit()

@@ -288,8 +288,11 @@ def _manifest(recipe: Recipe, outputs: Outputs) -> Manifest:
     earlier = Manifest.read(outputs.manifest)
     if earlier is None or earlier.key != recipe.key:
         check_free(outputs)
-    elif outputs.overwrite and earlier.is_complete:
+    elif earlier.is_complete and outputs.overwrite:
         outputs.manifest.unlink()  # asked for once more
+    elif earlier.is_complete and not _are_there(outputs):
+        # What is missing would come with new labels; somebody may have mended these.
+        check_free(outputs)
     make_folder(outputs.labels.parent)
     return Manifest.open(outputs.manifest, recipe.key)
 

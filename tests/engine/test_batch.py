@@ -93,6 +93,19 @@ def test_the_labels_are_those_of_segment(
     assert float(rows[0]["predicted_iou"]) == pytest.approx(0.9)
 
 
+def test_labels_that_are_ready_are_not_made_again_for_one_more_file(
+    image: Path, oracle: OracleSam, tmp_path: Path
+) -> None:
+    to = outputs_in(tmp_path / "out", image)
+    run(segment_file(image, to, oracle, OPTIONS, CONFIG))
+    by_hand = np.full_like(tifffile.imread(to.labels), 7)
+    tifffile.imwrite(to.labels, by_hand)
+    more = outputs_in(tmp_path / "out", image, seams=True)
+    with pytest.raises(FileError, match="exists already"):
+        run(segment_file(image, more, oracle, OPTIONS, CONFIG))
+    np.testing.assert_array_equal(tifffile.imread(to.labels), by_hand)
+
+
 def test_as_zarr_too(
     image: Path, oracle: OracleSam, expected: np.ndarray, tmp_path: Path
 ) -> None:

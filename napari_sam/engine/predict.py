@@ -286,7 +286,7 @@ class Predictor:
             points, labels, boxes, masks = to_input(prompts, crop, self.model.device)
             if masks is not None:  # of what is shared only the details stay
                 embedding = self.model.prepare(
-                    self.embedding.of(crop), masks=masks, detail=embedding.detail
+                    self.embedding.of(crop), masks=masks, details=embedding.details
                 )
             return self.model.decode(
                 embedding,

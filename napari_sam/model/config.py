@@ -87,10 +87,14 @@ class ProposalConfig:
         Channels at strides 16, 8 and 4.
     has_detail : bool, default False
         Whether the head's features at stride 4 help the mask decoder to draw edges.
+    has_votes : bool, default False
+        Whether every place votes for the centre and the size of its object, which
+        tells the mask decoder what belongs together (`napari_sam.model.affinity`).
     """
 
     widths: tuple[int, ...] = (128, 64, 32)
     has_detail: bool = False
+    has_votes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +232,7 @@ VARIANTS: dict[str, SamConfig] = {
             ConvConfig(),
             # Objects of 12 px in a frame of 1024 px (ours).
             finest_position=12.0,
-            proposal=ProposalConfig(has_detail=True),
+            proposal=ProposalConfig((128, 96, 48), has_detail=True, has_votes=True),
         ),
         # Milliseconds on a CPU; for tests only.
         SamConfig(

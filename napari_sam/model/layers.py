@@ -34,8 +34,10 @@ class LocalGroupNorm(nn.Module):
 
     Group normalisation (Wu and He 2018) of a whole frame would make the answer at one
     place depend on what lies a thousand pixels away, on padding, and on the size of
-    the window that a training saw. Here mean and variance are taken over squares of
-    `REACH` pixels of the input and change smoothly from square to square.
+    the window that a training saw. Here mean and variance are taken around each place,
+    over `REACH` squares of `SQUARE` pixels of the input, and change smoothly from
+    square to square, so that it hardly matters where a crop begins. What is no larger
+    than a training window has one mean and variance.
 
     Parameters
     ----------
@@ -45,7 +47,9 @@ class LocalGroupNorm(nn.Module):
         Pixels of the input per pixel of what is normalised.
     """
 
-    REACH = 256
+    SQUARE = 64
+    REACH = 5
+    WINDOW = 256
     GROUP = 16
 
     def __init__(self, channels: int, stride: int, eps: float = 1e-5) -> None:
@@ -53,27 +57,36 @@ class LocalGroupNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.n_groups = max(channels // self.GROUP, 1)
-        self.side = max(self.REACH // stride, 1)
+        self.stride = stride
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same."""
-        height, width = (max(round(extent / self.side), 1) for extent in x.shape[-2:])
-        squares = (height, width)
-        if squares == (1, 1):
+        height, width = (extent * self.stride for extent in x.shape[-2:])
+        if max(height, width) <= self.WINDOW:
             return F.group_norm(x, self.n_groups, self.weight, self.bias, self.eps)
-        mean = self._per_group(F.adaptive_avg_pool2d(x.float(), squares))
-        power = self._per_group(F.adaptive_avg_pool2d(x.float().square(), squares))
+        squares = (
+            max(round(height / self.SQUARE), 1),
+            max(round(width / self.SQUARE), 1),
+        )
+        mean = self._around(F.adaptive_avg_pool2d(x.float(), squares))
+        power = self._around(F.adaptive_avg_pool2d(x.float().square(), squares))
         deviation = (power - mean.square()).clamp(min=0).add(self.eps).sqrt()
         scale = self.weight[:, None, None] / deviation
         shift = self.bias[:, None, None] - mean * scale
         return torch.addcmul(_spread(shift, x), x, _spread(scale, x))
 
-    def _per_group(self, moments: Tensor) -> Tensor:
-        """Replace the moments of each channel, (B, C, r, c), by those of its group."""
-        grouped = moments.unflatten(1, (self.n_groups, -1))
-        same: Tensor = grouped.mean(2, keepdim=True).expand_as(grouped).flatten(1, 2)
-        return same
+    def _around(self, moments: Tensor) -> Tensor:
+        """Average moments of squares, (B, C, r, c), over group and surroundings."""
+        grouped = moments.unflatten(1, (self.n_groups, -1)).mean(2)
+        around = F.avg_pool2d(
+            grouped,
+            self.REACH,
+            stride=1,
+            padding=self.REACH // 2,
+            count_include_pad=False,
+        )
+        return around.repeat_interleave(moments.shape[1] // self.n_groups, dim=1)
 
 
 def _spread(coarse: Tensor, x: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_sam.errors import InputError
+from napari_sam.model.affinity import Affinity, Details, Seeds
 from napari_sam.model.layers import LayerNorm2d, MLPBlock
 
 
@@ -36,8 +38,8 @@ class PreparedEmbedding:
         The embedding with the dense prompt.
     position : (1, S, C) tensor
         Position encoding of the places.
-    detail : (1 or B, 16 * S, C / 8) tensor or None
-        Added to the upscaled embedding; the 16 parts of each place stand together.
+    details : Details or None
+        What the proposal head knows.
     keys, values : (B, h, S, d) tensors
         For the first look of the tokens at the places.
     queries : (B, h, S, d) tensor
@@ -47,7 +49,7 @@ class PreparedEmbedding:
     size: tuple[int, int]
     source: Tensor
     position: Tensor
-    detail: Tensor | None
+    details: Details | None
     keys: Tensor
     values: Tensor
     queries: Tensor
@@ -63,14 +65,19 @@ class PreparedEmbedding:
             part: Tensor = grid.flatten(places, places + 1)
             return part
 
-        detail = self.detail
-        if detail is not None:
-            detail = cut(detail.unflatten(1, (-1, 16)), 1).flatten(1, 2)
+        details = self.details
+        if details is not None:
+            edges = cut(details.edges.unflatten(1, (-1, 16)), 1).flatten(1, 2)
+            votes = details.votes
+            if votes is not None:
+                votes = votes[..., 4 * rows.start : 4 * rows.stop, :]
+                votes = votes[..., 4 * columns.start : 4 * columns.stop]
+            details = Details(edges, votes)
         return PreparedEmbedding(
             (rows.stop - rows.start, columns.stop - columns.start),
             cut(self.source, 1),
             cut(self.position, 1),
-            detail,
+            details,
             *(cut(x, 2) for x in (self.keys, self.values, self.queries)),
         )
 
@@ -82,9 +89,19 @@ class MaskDecoder(nn.Module):
     ----------
     dim, depth, num_heads, mlp_dim : int
         Sizes of the two-way transformer.
+    has_votes : bool, default False
+        Whether votes of the proposal head help to tell what belongs together (ours).
     """
 
-    def __init__(self, dim: int, depth: int, num_heads: int, mlp_dim: int) -> None:
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_dim: int,
+        *,
+        has_votes: bool = False,
+    ) -> None:
         super().__init__()
         self.transformer = TwoWayTransformer(dim, depth, num_heads, mlp_dim)
         self.iou_token = nn.Embedding(1, dim)
@@ -100,9 +117,10 @@ class MaskDecoder(nn.Module):
             MLP(dim, dim, dim // 8) for _ in range(4)
         )
         self.iou_prediction_head = MLP(dim, dim, 4)
+        self.affinity = Affinity(dim) if has_votes else None
 
     def prepare(
-        self, source: Tensor, position: Tensor, detail: Tensor | None = None
+        self, source: Tensor, position: Tensor, details: Details | None = None
     ) -> PreparedEmbedding:
         """Compute what does not depend on the sparse prompts.
 
@@ -112,9 +130,8 @@ class MaskDecoder(nn.Module):
             Embedding plus dense prompt.
         position : (1, C, H, W) tensor
             Position encoding of the cells.
-        detail : (B, 16 * S, C / 8) tensor, optional
-            Added to the upscaled embedding of every prompt (ours); from
-            `places_first`.
+        details : Details, optional
+            What the proposal head knows (ours).
 
         Returns
         -------
@@ -130,14 +147,19 @@ class MaskDecoder(nn.Module):
             size,
             source,
             position,
-            detail,
+            details,
             keys=look.split(look.k_proj(placed)),
             values=look.split(look.v_proj(source)),
             queries=answer.split(answer.q_proj(placed)),
         )
 
     def forward(
-        self, prepared: PreparedEmbedding, sparse: Tensor, *, answers: range
+        self,
+        prepared: PreparedEmbedding,
+        sparse: Tensor,
+        *,
+        answers: range,
+        seeds: Seeds | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decode prompts.
 
@@ -148,25 +170,66 @@ class MaskDecoder(nn.Module):
         sparse : (N, T, C) tensor
         answers : range
             Which of the four masks to return; K is their number.
+        seeds : Seeds, optional
+            The same prompts as places; needed by weights with votes.
 
         Returns
         -------
         logits : (N, K, 4 * H, 4 * W) tensor
         predicted_iou : (N, K) tensor
         """
+        tokens, image = self.attend(prepared, sparse)
+        predicted_iou = self.iou_prediction_head(tokens[:, 0])
+        logits = self.draw(prepared, tokens, image, answers=answers, seeds=seeds)
+        return logits, predicted_iou[:, list(answers)]
+
+    def attend(
+        self, prepared: PreparedEmbedding, sparse: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Let tokens and places look at each other.
+
+        Returns
+        -------
+        tokens : (N, 5 + T, C) tensor
+            First that of the predicted IoU, then those of the four masks.
+        image : (N, S, C) tensor
+        """
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
-        tokens, image = self.transformer(prepared, tokens)
+        attended: tuple[Tensor, Tensor] = self.transformer(prepared, tokens)
+        return attended
+
+    def draw(
+        self,
+        prepared: PreparedEmbedding,
+        tokens: Tensor,
+        image: Tensor,
+        *,
+        answers: range,
+        seeds: Seeds | None = None,
+    ) -> Tensor:
+        """Turn what `attend` returned into logits, (N, K, 4 * H, 4 * W)."""
+        of_masks = tokens[:, 1 + answers.start : 1 + answers.stop]
         filters = torch.stack(
-            [self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in answers],
+            [
+                self.output_hypernetworks_mlps[i](of_masks[:, k])
+                for k, i in enumerate(answers)
+            ],
             dim=1,
         )
-        predicted_iou = self.iou_prediction_head(tokens[:, 0])
         logits = self._masks(image, filters)
-        if prepared.detail is not None:
-            logits = logits + _filter_all(prepared.detail, filters)
+        details = prepared.details
+        if details is not None:
+            logits = logits + _filter_all(details.edges, filters)
         logits = _rows_and_columns(logits, prepared.size)
-        return logits, predicted_iou[:, list(answers)]
+        if self.affinity is not None and details is not None:
+            if details.votes is None or seeds is None:
+                raise InputError(
+                    "weights with votes were asked without votes or without the "
+                    "places of the prompts; give both"
+                )
+            logits = logits + self.affinity(details.votes, seeds, of_masks)
+        return logits
 
     def _masks(self, image: Tensor, filters: Tensor) -> Tensor:
         """Upscale places (N, S, C) four times and filter them, (N, 16 * S, K).

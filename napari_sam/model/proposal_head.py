@@ -45,6 +45,8 @@ class ProposalHead(nn.Module):
             )
             previous = width
         self.maps = nn.Conv2d(previous, 3, kernel_size=1)
+        # Centre of the object here, (x, y), and the logarithm of its size.
+        self.votes = nn.Conv2d(previous, 3, 3, padding=1) if config.has_votes else None
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Map (B, C, e, e) to logits of the three maps, (B, 3, 4 * e, 4 * e)."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_sam.errors import InputError
+from napari_sam.model.affinity import Details, Seeds, read_votes
 from napari_sam.model.config import (
     ConvConfig,
     EncoderConfig,
@@ -74,6 +75,7 @@ class Sam(nn.Module):
             config.decoder_depth,
             config.decoder_heads,
             config.decoder_mlp_dim,
+            has_votes=_has_votes(config.proposal),
         )
         self.proposal_head = _build_head(config.proposal, config)
         self.detail = _build_detail(config)
@@ -140,7 +142,7 @@ class Sam(nn.Module):
         *,
         masks: Tensor | None = None,
         origin: tuple[int, int] = (0, 0),
-        detail: Tensor | None = None,
+        details: Details | None = None,
     ) -> PreparedEmbedding:
         """Compute what all prompts on an embedding share, once for many `decode`.
 
@@ -152,7 +154,7 @@ class Sam(nn.Module):
         origin : tuple of int, default (0, 0)
             Row and column of the embedding's first cell in the frame, for an
             embedding of part of a frame, as in training.
-        detail : (B, 16 * H * W, C / 8) tensor, optional
+        details : Details, optional
             From `details`; computed if not given.
 
         Returns
@@ -163,24 +165,34 @@ class Sam(nn.Module):
         position = self.prompt_encoder.dense_pe()
         position = position[..., origin[0] :, origin[1] :][..., :height, :width]
         dense = self.prompt_encoder.dense(masks, (height, width))
-        detail = self.details(embedding) if detail is None else detail
-        return self.mask_decoder.prepare(embedding + dense, position, detail)
+        details = self.details(embedding, origin) if details is None else details
+        return self.mask_decoder.prepare(embedding + dense, position, details)
 
-    def details(self, embedding: Tensor) -> Tensor | None:
-        """Return what helps the mask decoder to draw edges, if the weights have it.
+    def details(
+        self,
+        embedding: Tensor,
+        origin: tuple[int, int] = (0, 0),
+        features: Tensor | None = None,
+    ) -> Details | None:
+        """Return what the proposal head knows for the mask decoder, if it does.
 
         Parameters
         ----------
         embedding : (B, C, H, W) float32 tensor
-
-        Returns
-        -------
-        (B, 16 * H * W, C / 8) tensor or None
-            As `PreparedEmbedding.detail`.
+        origin
+            As in `prepare`.
+        features : (B, C', 4 * H, 4 * W) tensor, optional
+            From `ProposalHead.features`; computed if not given.
         """
-        if self.detail is None or not isinstance(self.proposal_head, ProposalHead):
+        head = self.proposal_head
+        if self.detail is None or not isinstance(head, ProposalHead):
             return None
-        return places_first(self.detail(self.proposal_head.features(embedding)))
+        features = head.features(embedding) if features is None else features
+        edges = places_first(self.detail(features))
+        if head.votes is None:
+            return Details(edges)
+        votes = read_votes(head.votes(features), head.maps(features)[:, :1], origin)
+        return Details(edges, votes)
 
     def decode(
         self,
@@ -236,7 +248,10 @@ class Sam(nn.Module):
             )
         sparse = self.prompt_encoder.sparse(points, labels, boxes)
         logits, predicted_iou = self.mask_decoder(
-            embedding, sparse, answers=ANSWERS[multimask]
+            embedding,
+            sparse,
+            answers=ANSWERS[multimask],
+            seeds=Seeds.of(points, labels, boxes),
         )
         return logits.float(), predicted_iou.float()
 
@@ -313,6 +328,10 @@ def _build_head(head: HeadConfig | None, config: SamConfig) -> nn.Module | None:
     if isinstance(head, ProposalConfig):
         return ProposalHead(head, config.embed_dim)
     return UnetrHead(head, config.embed_dim)
+
+
+def _has_votes(head: HeadConfig | None) -> bool:
+    return isinstance(head, ProposalConfig) and head.has_votes
 
 
 def _build_detail(config: SamConfig) -> nn.Conv2d | None:

@@ -42,6 +42,8 @@ class TrainConfig:
     learning_rate, matrix_rate, weight_decay, gradient_clip : float
         Of AdamW; of Muon (`napari_sam.training.muon`), which moves the weights that
         are matrices; of both; the largest norm of the gradient.
+    matrix_iterations : int, default 5
+        Of Muon; 3 take a third less time of a step on a CPU.
     accumulate : int, default 1
         Batches whose gradients are added up for one step.
     ema_decay : float, default 0.999
@@ -87,6 +89,7 @@ class TrainConfig:
     dense_steps: int = 0
     learning_rate: float = 8e-4  # appendix A of the paper
     matrix_rate: float = 0.02  # Jordan et al. 2024
+    matrix_iterations: int = 5  # Jordan et al. 2024
     weight_decay: float = 0.1  # appendix A of the paper
     gradient_clip: float = 1.0
     accumulate: int = 1

@@ -88,6 +88,8 @@ class Batch:
     centres : (B, 2, W / 8, W / 8) float32 tensor
         (x, y) offset from the middle of each 8-px place to the centroid of what is
         visible of the object there, in pixels; NaN in the background.
+    votes : (B, 3, W / 4, W / 4) float32 tensor
+        The same for places of 4 px, and the root of the visible area, in pixels.
     origin : tuple of int
         Row and column of the windows in the input frame, in cells of 16 px.
     """
@@ -95,6 +97,7 @@ class Batch:
     images: Tensor
     maps: Tensor
     centres: Tensor
+    votes: Tensor
     is_complete: Tensor
     masks: Tensor
     owner: Tensor
@@ -400,17 +403,19 @@ def _box_blur(pixels: Tensor, width: int) -> Tensor:
     )[0]
 
 
-def centre_offsets(labels: Tensor) -> Tensor:
-    """Return the way from every 8-px place to the centroid of its object.
+def centre_offsets(labels: Tensor, cell: int = 8) -> Tensor:
+    """Return the way from every place to the centroid of its object.
 
     Parameters
     ----------
     labels : (H, W) int tensor
-        Sides are multiples of 8.
+        Sides are multiples of ``cell``.
+    cell : int, default 8
+        Side of a place, in pixels; even.
 
     Returns
     -------
-    (2, H / 8, W / 8) float32 tensor
+    (2, H / cell, W / cell) float32 tensor
         (x, y), pixels; NaN in the background.
     """
     flat = labels.flatten().long()
@@ -421,10 +426,35 @@ def centre_offsets(labels: Tensor) -> Tensor:
     centroid = torch.stack([torch.bincount(flat, x), torch.bincount(flat, y)]) / area
     centroid[:, 0] = torch.nan
     # The pixel behind the middle of a place, which lies between pixels.
-    here = labels[4::8, 4::8].long()
-    middle_y = (torch.arange(here.shape[0]) * 8 + 3.5)[:, None].expand(here.shape)
-    middle_x = (torch.arange(here.shape[1]) * 8 + 3.5).expand(here.shape)
+    here = labels[cell // 2 :: cell, cell // 2 :: cell].long()
+    middle = (cell - 1) / 2
+    middle_y = (torch.arange(here.shape[0]) * cell + middle)[:, None].expand(here.shape)
+    middle_x = (torch.arange(here.shape[1]) * cell + middle).expand(here.shape)
     return centroid[:, here] - torch.stack([middle_x, middle_y])
+
+
+def object_sizes(labels: Tensor, cell: int = 4) -> Tensor:
+    """Return the root of the visible area of every place's object.
+
+    Parameters
+    ----------
+    labels : (H, W) int tensor
+        Sides are multiples of ``cell``.
+    cell : int, default 4
+        Side of a place, in pixels; even.
+
+    Returns
+    -------
+    (1, H / cell, W / cell) float32 tensor
+        Pixels; NaN in the background.
+    """
+    size = torch.bincount(labels.flatten().long()).float().sqrt()
+    size[0] = torch.nan
+    return size[labels[cell // 2 :: cell, cell // 2 :: cell].long()][None]
+
+
+def _votes(labels: Tensor) -> Tensor:
+    return torch.cat([centre_offsets(labels, cell=4), object_sizes(labels, cell=4)])
 
 
 def _collate(
@@ -449,6 +479,7 @@ def _collate(
         images=torch.stack([s.pixels for s in samples]),
         maps=F.avg_pool2d(torch.cat([foreground, distances], dim=1), 4),
         centres=torch.stack([centre_offsets(s.labels) for s in samples]),
+        votes=torch.stack([_votes(s.labels) for s in samples]),
         is_complete=torch.tensor([float(s.is_complete) for s in samples]),
         masks=torch.stack(masks) if masks else torch.zeros(0, window // 2, window // 2),
         owner=torch.tensor(owner, dtype=torch.int64),

@@ -27,8 +27,9 @@ from napari_sam.errors import InputError
 from napari_sam.model import VARIANTS, Sam, channels_last
 from napari_sam.model.config import ConvConfig
 from napari_sam.model.conv_encoder import ConvEncoder
+from napari_sam.model.proposal_head import ProposalHead
 from napari_sam.training.data import Batch, Batches, load_images
-from napari_sam.training.losses import centre_loss, proposal_loss
+from napari_sam.training.losses import centre_loss, proposal_loss, vote_loss
 from napari_sam.training.muon import Muon
 from napari_sam.training.rounds import PromptRounds, draw_rounds
 from napari_sam.weights import load_model, pick_device, save_weights
@@ -45,7 +46,7 @@ logger = logging.getLogger(__name__)
 # convolution of three.
 MIN_ROWS, MIN_COLUMNS = 16, 32
 
-CURVES = ("loss", "dice", "iou", "iou_error", "proposal", "centre", "gradient")
+CURVES = ("loss", "dice", "iou", "iou_error", "proposal", "votes", "centre", "gradient")
 
 
 @job
@@ -159,32 +160,53 @@ def _losses(
         device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
     ):
         pixels = (batch.images.to(device).float() - model.pixel_mean) / model.pixel_std
-        curves = {}
-        loss = torch.zeros((), device=device)
         encoder = model.image_encoder
+        dense: dict[str, Tensor] = {}
         if isinstance(encoder, ConvEncoder):
             embedding, offsets = encoder.with_offsets(pixels, batch.origin)
             target = batch.centres.to(device) / encoder.centres.UNIT
-            part = centre_loss(offsets, target)
-            curves["centre"] = part.detach()
-            loss = loss + config.proposal_weight * part
+            dense["centre"] = centre_loss(offsets, target)
         else:
             embedding = encoder(pixels)
-        if model.proposal_head is not None:
-            maps = model.proposal_head(embedding).float()
-            maps = F.interpolate(maps, batch.maps.shape[-2:], mode="bilinear")
-            part = proposal_loss(
-                maps, batch.maps.to(device), batch.is_complete.to(device)
-            )
-            curves["proposal"] = part.detach()
-            loss = loss + config.proposal_weight * part
+        features = None
+        if isinstance(model.proposal_head, ProposalHead):
+            features = model.proposal_head.features(embedding)
+        dense |= _head_losses(model, embedding, features, batch)
+        loss = config.proposal_weight * sum(
+            dense.values(), torch.zeros((), device=device)
+        )
+        curves = {name: part.detach() for name, part in dense.items()}
         if len(batch.masks) and step >= config.dense_steps:
-            rounds = PromptRounds(model, embedding, batch, generator)
+            details = model.details(embedding, batch.origin, features)
+            rounds = PromptRounds(model, embedding, batch, generator, details)
             parts = rounds.losses(draw_rounds(config.rounds, generator), warm)
             loss = loss + torch.stack([part.total for part in parts]).mean()
             for name in ("dice", "iou", "iou_error"):
                 curves[name] = getattr(parts[0], name)
     return {"loss": loss, **curves}
+
+
+def _head_losses(
+    model: Sam, embedding: Tensor, features: Tensor | None, batch: Batch
+) -> dict[str, Tensor]:
+    """Return the losses of the proposal head, by the names of their curves."""
+    head, device = model.proposal_head, model.device
+    if head is None:
+        return {}
+    if isinstance(head, ProposalHead) and features is not None:
+        maps = head.maps(features).float()
+    else:
+        maps = head(embedding).float()
+    maps = F.interpolate(maps, batch.maps.shape[-2:], mode="bilinear")
+    losses = {
+        "proposal": proposal_loss(
+            maps, batch.maps.to(device), batch.is_complete.to(device)
+        )
+    }
+    if isinstance(head, ProposalHead) and head.votes is not None:
+        raw: Tensor = head.votes(features)
+        losses["votes"] = vote_loss(raw.float(), batch.votes.to(device))
+    return losses
 
 
 def _start(config: TrainConfig) -> TrainingState:
@@ -228,7 +250,11 @@ def _optimizers(model: Sam, config: TrainConfig) -> tuple[torch.optim.Optimizer,
     ]
     optimizers = (
         torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True),
-        Muon(matrices, weight_decay=config.weight_decay),
+        Muon(
+            matrices,
+            weight_decay=config.weight_decay,
+            iterations=config.matrix_iterations,
+        ),
     )
     _set_rates(optimizers, config)
     return optimizers

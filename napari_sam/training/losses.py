@@ -15,9 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_sam.model.affinity import UNIT
+
 FOCAL_WEIGHT = 20.0  # appendix A of the paper
 DICE_WEIGHT = 1.0
 IOU_WEIGHT = 1.0
+# Ours: also the masks that are not the best learn a little from each object. In
+# microscopy most clicks mean one thing, and an answer that is never the best would stay
+# as random weights left it, for the predicted IoU to be fooled by.
+OTHERS_WEIGHT = 0.1
 
 
 def focal_loss(
@@ -112,8 +118,10 @@ def mask_loss(
     with torch.no_grad():
         actual = mask_iou(logits, truth)
     error = F.mse_loss(predicted_iou, actual)
+    chosen = each.gather(1, best)
+    others = (each.sum(dim=1, keepdim=True) - chosen) / max(each.shape[1] - 1, 1)
     return MaskLoss(
-        total=each.gather(1, best).mean() + IOU_WEIGHT * error,
+        total=(chosen + OTHERS_WEIGHT * others).mean() + IOU_WEIGHT * error,
         dice=dice.gather(1, best).mean().detach(),
         iou_error=error.detach(),
         iou=actual.gather(1, best).mean(),
@@ -170,6 +178,36 @@ def centre_loss(offsets: Tensor, target: Tensor) -> Tensor:
     known = ~torch.isnan(target)
     error = F.smooth_l1_loss(offsets[known], target[known], beta=0.1, reduction="sum")
     return error / known.sum().clamp(min=1)
+
+
+def vote_loss(votes: Tensor, target: Tensor) -> Tensor:
+    """Return the loss of the votes of the proposal head (ours).
+
+    An offset is judged by the size of the object, so that a pixel counts for more in
+    a small one.
+
+    Parameters
+    ----------
+    votes : (B, 3, h, w) float32 tensor
+        As `napari_sam.model.affinity.read_votes` takes them.
+    target : (B, 3, h, w) float32 tensor
+        Offsets (x, y) and size in pixels; places where it is NaN do not count.
+
+    Returns
+    -------
+    () float32 tensor
+        Mean absolute error of both, quadratic where it is small.
+    """
+    known = ~torch.isnan(target[:, 2])
+    n_known = known.sum().clamp(min=1)
+    size = target[:, 2][known].clamp(min=6.0)
+    # x and y stand first: (2, places), as the sizes
+    wanted = target[:, :2].transpose(0, 1)[:, known] / size
+    offsets = votes[:, :2].transpose(0, 1)[:, known] * UNIT / size
+    away = F.smooth_l1_loss(offsets, wanted, beta=0.05, reduction="sum")
+    logs = votes[:, 2][known]
+    wrong = F.smooth_l1_loss(logs, (size / UNIT).log(), beta=0.1, reduction="sum")
+    return (2 * away + wrong) / n_known
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -38,6 +38,8 @@ class Muon(torch.optim.Optimizer):
     momentum : float, default 0.95
     weight_decay : float, default 0
         Decoupled, relative to ``lr``.
+    iterations : int, default `ITERATIONS`
+        Of `orthogonalise`.
     """
 
     def __init__(
@@ -46,8 +48,14 @@ class Muon(torch.optim.Optimizer):
         lr: float = 0.02,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
+        iterations: int = ITERATIONS,
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "iterations": iterations,
+        }
         super().__init__(params, defaults)
 
     @torch.no_grad()
@@ -69,18 +77,21 @@ class Muon(torch.optim.Optimizer):
         # Output channels first, the order of the rest does not matter: this one is a
         # view of channels-last weights.
         rows = ahead.movedim(1, -1).flatten(1)
-        update = orthogonalise(rows) * max(1.0, rows.shape[0] / rows.shape[1]) ** 0.5
+        update = orthogonalise(rows, group["iterations"])
+        update *= max(1.0, rows.shape[0] / rows.shape[1]) ** 0.5
         update = update.view(ahead.movedim(1, -1).shape).movedim(-1, 1)
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_(update, alpha=-group["lr"])
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
+def orthogonalise(matrix: Tensor, iterations: int = ITERATIONS) -> Tensor:
     """Return nearly the closest matrix whose singular values are one.
 
     Parameters
     ----------
     matrix : (r, c) float32 tensor
+    iterations : int, default `ITERATIONS`
+        Fewer leave weak directions weaker than the others.
 
     Returns
     -------
@@ -94,7 +105,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     if is_tall:
         x = x.mT
     x = x / (x.norm() + 1e-7)
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
     found: Tensor = x.mT if is_tall else x

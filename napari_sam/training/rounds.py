@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from napari_sam.model.affinity import Details, Seeds
 from napari_sam.training.losses import MaskLoss, mask_loss
 from napari_sam.training.simulate import (
     boxes_of,
@@ -54,18 +55,30 @@ class PromptRounds:
         With at least one object.
     generator : torch.Generator
         Source of all randomness.
+    details : Details, optional
+        Of the embedding, from `Sam.details`.
     """
 
     def __init__(
-        self, model: Sam, embedding: Tensor, batch: Batch, generator: Generator
+        self,
+        model: Sam,
+        embedding: Tensor,
+        batch: Batch,
+        generator: Generator,
+        details: Details | None = None,
     ) -> None:
         self.model = model
         self.device = embedding.device
         # index_select: the gradient of plain indexing is summed by one thread.
         owner = batch.owner.to(self.device)
         self.embedding = embedding.index_select(0, owner)
-        detail = model.details(embedding)
-        self.detail = None if detail is None else detail.index_select(0, owner)
+        self.details = None
+        if details is not None:
+            votes = details.votes
+            self.details = Details(
+                details.edges.index_select(0, owner),
+                None if votes is None else votes.index_select(0, owner),
+            )
         self.origin = batch.origin
         self.target = batch.masks
         self.generator = generator
@@ -103,12 +116,31 @@ class PromptRounds:
             self.embedding,
             masks=self.feedback,
             origin=self.origin,
-            detail=self.detail,
+            details=self.details,
         )
         logits, predicted_iou = self.model.mask_decoder(
-            prepared, self._sparse(is_first=is_first), answers=range(4)
+            prepared,
+            self._sparse(is_first=is_first),
+            answers=range(4),
+            seeds=self._seeds(is_first=is_first),
         )
         return logits.float(), predicted_iou.float()
+
+    def _seeds(self, *, is_first: bool) -> Seeds:
+        """Return the prompts as places in the frame."""
+        n = self.n_points
+        shift = 16.0 * torch.tensor(self.origin[::-1])
+        labels = self.labels.clone()
+        labels[n:, 0] = -1  # behind a box the first point was not given
+        boxes = torch.full((len(labels), 4), torch.nan)
+        boxes[n:] = self.boxes + shift.repeat(2)
+        if is_first:
+            labels = labels[:, :1]
+        return Seeds(
+            (self.points[:, : labels.shape[1]] + shift).to(self.device),
+            labels.to(self.device),
+            boxes.to(self.device),
+        )
 
     def _sparse(self, *, is_first: bool) -> Tensor:
         """Encode the prompts: those that began with a point, then those with a box."""
@@ -130,9 +162,10 @@ class PromptRounds:
         self, fine: Tensor, predicted_iou: Tensor, n_multi: int, warm: float
     ) -> list[MaskLoss]:
         target = self.target.to(self.device)
+        # The single mask answers every prompt: who wants one gets a good one.
         groups = (
             (slice(0, n_multi), slice(1, 4)),
-            (slice(n_multi, None), slice(0, 1)),
+            (slice(0, None), slice(0, 1)),
         )
         return [
             mask_loss(

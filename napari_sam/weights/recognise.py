@@ -34,6 +34,7 @@ State = dict[str, Tensor]
 _ENCODER = "image_encoder."
 _HEAD = "proposal_head."
 _DETAIL = "detail."
+_VOTES, _AFFINITY = "proposal_head.votes.", "mask_decoder.affinity."
 _LAYER = "mask_decoder.transformer.layers."
 
 # What the parameters of networks that are not SAM begin with, and what to say then.
@@ -230,6 +231,7 @@ def _head(state: Mapping[str, Tensor]) -> HeadConfig | None:
     return ProposalConfig(
         tuple(len(state[f"{_HEAD}blocks.{i}.0.weight"]) for i in range(n_blocks)),
         has_detail=f"{_DETAIL}weight" in state,
+        has_votes=f"{_VOTES}weight" in state,
     )
 
 
@@ -253,5 +255,5 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {
         name: tensor.shape
         for name, tensor in state.items()
-        if not name.startswith((_HEAD, _DETAIL))
+        if not name.startswith((_HEAD, _DETAIL, _AFFINITY))
     }

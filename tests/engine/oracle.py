@@ -25,7 +25,7 @@ class PreparedTruth:
         self.source = embedding
         self.origin = origin
         self.size = tuple(embedding.shape[2:])
-        self.detail = None
+        self.details = None
 
     def window(self, rows: slice, columns: slice) -> PreparedTruth:
         part = self.source[..., rows, columns]

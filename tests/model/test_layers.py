@@ -10,31 +10,49 @@ from napari_sam.model.layers import LocalGroupNorm
 @pytest.fixture
 def norm():
     torch.manual_seed(0)
-    norm = LocalGroupNorm(32, stride=16)  # squares of 16 cells
+    norm = LocalGroupNorm(32, stride=16)  # squares of 4 cells
     torch.nn.init.normal_(norm.weight)
     torch.nn.init.normal_(norm.bias)
     return norm
 
 
-def test_one_square_is_normalised_as_a_group(norm):
+def test_a_training_window_is_normalised_as_a_group(norm):
     x = torch.randn(2, 32, 16, 16) * 3 + 1
     expected = F.group_norm(x, 2, norm.weight, norm.bias, norm.eps)
     torch.testing.assert_close(norm(x), expected)
 
 
 def test_a_repeated_square_is_normalised_like_the_square(norm):
-    x = torch.randn(1, 32, 16, 16) * 3 + 1
+    x = torch.randn(1, 32, 4, 4) * 3 + 1
     once = F.group_norm(x, 2, norm.weight, norm.bias, norm.eps)
-    repeated = norm(x.repeat(1, 1, 4, 3))
-    torch.testing.assert_close(repeated, once.repeat(1, 1, 4, 3), rtol=1e-4, atol=1e-4)
+    repeated = norm(x.repeat(1, 1, 8, 6))
+    torch.testing.assert_close(repeated, once.repeat(1, 1, 8, 6), rtol=1e-4, atol=1e-4)
 
 
-def test_what_lies_two_squares_away_has_no_influence(norm):
+def test_statistics_are_those_of_five_by_five_squares():
+    plain = LocalGroupNorm(16, stride=16)
+    x = torch.randn(1, 16, 36, 36) + torch.linspace(0, 9, 36)
+    # In the middle of square (4, 4), between its cells, nothing is interpolated: the
+    # mean of the four cells there is normalised by rows and columns 8 to 27.
+    near = x[0, :, 8:28, 8:28]
+    expected = (x[0, :, 17:19, 17:19].mean((1, 2)) - near.mean()) / near.std(
+        correction=0
+    )
+    found = plain(x)[0, :, 17:19, 17:19].mean((1, 2))
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+
+
+def test_what_lies_three_squares_away_has_no_influence(norm):
     x = torch.randn(1, 32, 64, 64)
     changed = x.clone()
     changed[..., 48:, :] = 100.0
-    torch.testing.assert_close(norm(changed)[..., :24, :], norm(x)[..., :24, :])
+    torch.testing.assert_close(norm(changed)[..., :36, :], norm(x)[..., :36, :])
     assert not torch.allclose(norm(changed)[..., 44:48, :], norm(x)[..., 44:48, :])
+
+
+def test_a_view_that_begins_a_square_later_is_normalised_alike(norm):
+    x = torch.randn(1, 32, 64, 64)
+    torch.testing.assert_close(norm(x[..., 4:, :])[..., 12:, :], norm(x)[..., 16:, :])
 
 
 def test_brightness_and_contrast_of_the_surroundings_do_not_matter(norm):

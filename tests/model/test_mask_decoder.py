@@ -10,6 +10,7 @@ import torch
 
 from napari_sam.errors import InputError
 from napari_sam.model import VARIANTS, Sam
+from napari_sam.model.affinity import Details
 from napari_sam.model.config import ProposalConfig
 from napari_sam.model.mask_decoder import _rows_and_columns, places_first
 
@@ -18,7 +19,9 @@ from napari_sam.model.mask_decoder import _rows_and_columns, places_first
 def model():
     torch.manual_seed(0)
     config = dataclasses.replace(
-        VARIANTS["tiny"], image_size=256, proposal=ProposalConfig((16, 8, 8), True)
+        VARIANTS["tiny"],
+        image_size=256,
+        proposal=ProposalConfig((16, 8, 8), has_detail=True, has_votes=True),
     )
     model = Sam(config).eval()
     for parameter in model.parameters():
@@ -50,10 +53,11 @@ def test_an_embedding_prepared_once_answers_like_the_embedding(model, prompts):
 def test_a_window_of_a_prepared_embedding_is_the_window_prepared(model, prompts):
     embedding = torch.randn(1, 32, 16, 16)
     rows, columns = slice(3, 11), slice(2, 8)
-    whole = _rows_and_columns(model.details(embedding), (16, 16))
-    detail = places_first(whole[..., 12:44, 8:32])
+    edges, votes = model.details(embedding)
+    whole = _rows_and_columns(edges, (16, 16))
+    details = Details(places_first(whole[..., 12:44, 8:32]), votes[..., 12:44, 8:32])
     expected = model.prepare(
-        embedding[..., rows, columns], origin=(3, 2), detail=detail
+        embedding[..., rows, columns], origin=(3, 2), details=details
     )
     found = model.prepare(embedding).window(rows, columns)
     for field in dataclasses.fields(found):
@@ -73,12 +77,13 @@ def test_details_are_filtered_like_the_upscaled_embedding(model, prompts, n_embe
         layer.register_forward_hook(lambda _, __, output: filters.append(output))
         for layer in model.mask_decoder.output_hypernetworks_mlps
     ]
-    without, _ = model.decode(
-        model.prepare(embedding, detail=torch.zeros(n_embeddings, 64**2, 4)), **prompts
-    )
+    model.mask_decoder.affinity = None
+    nothing = Details(torch.zeros(n_embeddings, 64**2, 4))
+    without, _ = model.decode(model.prepare(embedding, details=nothing), **prompts)
     detail = torch.randn(n_embeddings, 4, 64, 64)
     filters.clear()
-    prepared = model.prepare(embedding, detail=places_first(detail))
+    details = Details(places_first(detail))
+    prepared = model.prepare(embedding, details=details)
     logits, _ = model.decode(prepared, **prompts)
     for hook in hooks:
         hook.remove()

@@ -16,6 +16,7 @@ from napari_sam.training.data import (
     distance_maps,
     load_images,
     make_training_image,
+    object_sizes,
     sample_window,
 )
 
@@ -161,3 +162,11 @@ def test_every_place_points_to_the_centroid_of_its_object():
     assert offsets[:, 4, 0].tolist() == [0.0, 0.0]
     assert torch.isnan(offsets[:, 0, 0]).all()
     assert (~torch.isnan(offsets[0])).sum() == 2 * 4 + 1
+    near = centre_offsets(labels, cell=4)
+    assert near.shape == (2, 12, 16)
+    # Place (2, 4) of 4 px has its middle at y = 9.5, x = 17.5.
+    assert near[:, 2, 4].tolist() == [14.0, 6.0]
+    size = object_sizes(labels)
+    area = int((labels == 7).sum())
+    assert size[0, 2, 4].item() == pytest.approx(area**0.5)
+    assert torch.isnan(size[0, 0, 0])

@@ -132,6 +132,7 @@ def test_eleven_rounds_add_a_point_in_all_but_two(config):
         images=torch.zeros(1, 3, 128, 128, dtype=torch.uint8),
         maps=torch.zeros(1, 3, 32, 32),
         centres=torch.full((1, 2, 16, 16), torch.nan),
+        votes=torch.full((1, 3, 32, 32), torch.nan),
         is_complete=torch.ones(1),
         masks=masks,
         owner=torch.zeros(4, dtype=torch.int64),

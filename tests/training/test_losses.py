@@ -1,10 +1,14 @@
 """Losses against numpy sums written from the papers' formulas."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
+from napari_sam.model.affinity import UNIT
 from napari_sam.training.losses import (
+    OTHERS_WEIGHT,
     centre_loss,
     cross_entropy_loss,
     dice_loss,
@@ -12,6 +16,7 @@ from napari_sam.training.losses import (
     mask_iou,
     mask_loss,
     proposal_loss,
+    vote_loss,
 )
 
 
@@ -62,7 +67,7 @@ def test_mask_iou_counts_and_calls_two_empty_masks_equal():
     assert mask_iou(logits, target).tolist() == [[0.5, 1.0]]
 
 
-def test_only_the_best_of_three_masks_gets_a_gradient():
+def test_the_best_of_three_masks_learns_twenty_times_as_much_as_the_others():
     target = torch.zeros(1, 8, 8)
     target[0, 2:6, 2:6] = 1
     logits = torch.zeros(1, 3, 8, 8)
@@ -72,7 +77,11 @@ def test_only_the_best_of_three_masks_gets_a_gradient():
     loss.total.backward()
     touched = logits.grad.abs().sum(dim=(0, 2, 3))
     assert touched[1] > 0
-    assert touched[0] == touched[2] == 0
+    alone = torch.zeros(1, 1, 8, 8, requires_grad=True)
+    mask_loss(alone, torch.zeros(1, 1), target).total.backward()
+    expected = OTHERS_WEIGHT / 2 * alone.grad.abs().sum().item()
+    assert touched[0].item() == pytest.approx(expected, rel=1e-4)
+    assert touched[2] == touched[0]
     assert loss.iou.item() == 1.0
 
 
@@ -109,6 +118,19 @@ def test_perfect_maps_cost_nothing_and_partial_labels_do_not_count():
     wrong[1] *= -1
     assert proposal_loss(wrong, target, torch.ones(2)).item() > 1
     assert proposal_loss(wrong, target, torch.tensor([1.0, 0.0])).item() < 1e-3
+
+
+def test_votes_are_judged_by_the_size_of_the_object():
+    target = torch.full((1, 3, 1, 2), torch.nan)
+    target[0, :, 0, 0] = torch.tensor([8.0, -4.0, 20.0])
+    votes = torch.zeros(1, 3, 1, 2)
+    votes[0, :, 0, 0] = torch.tensor([8.0 + 10.0, -4.0, 0.0]) / UNIT
+    votes[0, 2, 0, 0] = math.log(20 / UNIT) + 0.5
+    votes[..., 1] = 100.0  # background
+    # Half a size beside the centre, and the logarithm wrong by a half.
+    expected = 2 * (0.5 - 0.025) + (0.5 - 0.05)
+    assert vote_loss(votes, target).item() == pytest.approx(expected, rel=1e-4)
+    assert vote_loss(votes, torch.full_like(target, torch.nan)).item() == 0
 
 
 def test_the_centre_loss_counts_known_places_only():

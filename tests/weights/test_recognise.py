@@ -36,6 +36,7 @@ def test_every_variant_is_recognised(name: str) -> None:
     [
         None,
         ProposalConfig((24, 8)),
+        ProposalConfig((24, 8), has_detail=True, has_votes=True),
         UNETR,
         replace(UNETR, transposed=True),
     ],

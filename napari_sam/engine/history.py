@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_sam.engine.draft import Draft
     from napari_sam.engine.records import ObjectRecord
     from napari_sam.engine.request import PlaneView
-    from napari_sam.labels import LabelEdit, LabelTarget
+    from napari_sam.labels import LabelEdit, LabelTarget, PlaneIndex
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +30,8 @@ class Step:
         How they changed; empty if the user painted by hand.
     records : tuple of (int, ObjectRecord or None, ObjectRecord or None)
         Object id, its record before and after.
+    used : dict of (image key, plane) to Draft
+        Prompts of other planes that became an object with this step.
     """
 
     what: str
@@ -39,6 +41,7 @@ class Step:
     target: LabelTarget | None = None
     edits: tuple[LabelEdit, ...] = ()
     records: tuple[tuple[int, ObjectRecord | None, ObjectRecord | None], ...] = ()
+    used: dict[tuple[object, PlaneIndex], Draft] = field(default_factory=dict)
 
 
 class History:

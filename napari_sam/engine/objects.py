@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from napari_sam.engine.records import ObjectRecord
     from napari_sam.engine.session import Session
+    from napari_sam.labels import PlaneIndex
 
 Repair: TypeAlias = Literal["smooth", "fill", "islands"]
 
@@ -142,11 +143,22 @@ def _edit(
     edit = LabelEdit(view.index, box, before, change(before))
     if not edit.n_changed:
         return False
-    records: list[tuple[int, ObjectRecord | None]] = [
-        (each, None) for each in gone if each in session.records
+    records = [
+        (each, _elsewhere(session.records[each], view.index))
+        for each in gone
+        if each in session.records
     ]
     session.edit_labels(what, [edit], records)
     return True
+
+
+def _elsewhere(record: ObjectRecord, index: PlaneIndex) -> ObjectRecord | None:
+    """Return what is left of a record without a plane; None if that is nothing."""
+    if record.along is None:
+        return None
+    at = index[record.along]
+    left = record if at is None else record.without_mark(at)
+    return left if left.slices else None
 
 
 def _box(session: Session, ids: Sequence[int]) -> Box:

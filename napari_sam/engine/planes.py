@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.embed import open_plane
 from napari_sam.engine.predict import Predictor
 from napari_sam.engine.request import PredictResult
 from napari_sam.prompts import Prompts
+from napari_sam.settings import get_settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_sam.cache import EmbeddingCache
     from napari_sam.engine.draft import PlaneMask, Question
     from napari_sam.engine.embed import PlaneEmbedding
     from napari_sam.engine.predict import Prediction
@@ -76,6 +77,13 @@ class Planes:
         """Keep embeddings in a cache from now on; open planes are opened again."""
         self.cache = cache
         self._open.clear()
+
+    def keep_on_disk(self) -> None:
+        """Keep embeddings in the user's cache folder, if they are not kept yet."""
+        if self.cache is None:
+            settings = get_settings()
+            folder = settings.cache_dir / "napari"
+            self.keep_in(EmbeddingCache(folder, limit_bytes=settings.cache_limit_bytes))
 
     def answer(self, request: PredictRequest) -> PredictResult:
         """Ask the network.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 State = Literal["new", "accepted", "rejected"]
+SliceState = Literal["prompted", "computed", "bridged", "stopped", "end"]
 
 
 class DrawnShape(BaseModel):
@@ -29,6 +30,41 @@ class DrawnShape(BaseModel):
 
     kind: Literal["box", "area", "line"]
     corners: tuple[tuple[float, float], ...]
+
+
+class SliceMark(BaseModel):
+    """What is known of an object in one slice.
+
+    Parameters
+    ----------
+    at : int
+        The slice, counted from 0.
+    state : {"prompted", "computed", "bridged", "stopped", "end"}
+        Made by the user; found by propagation; the shape between its neighbours; no
+        longer found; marked by the user as a slice without the object.
+    is_suspicious : bool
+        Worth a look.
+    is_checked : bool
+        The user has looked at it.
+    predicted_iou : float, optional
+        The network's own estimate.
+    reason : str
+        Why the object stopped there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: int
+    state: SliceState
+    is_suspicious: bool = False
+    is_checked: bool = False
+    predicted_iou: float | None = None
+    reason: str = ""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the user should look at it, and has not yet."""
+        return not self.is_checked and (self.is_suspicious or self.state == "stopped")
 
 
 class ObjectRecord(BaseModel):
@@ -57,6 +93,10 @@ class ObjectRecord(BaseModel):
         When it was committed.
     state : {"new", "accepted", "rejected"}
         What the review said.
+    along : int, optional
+        Axis of the labels that the object was followed along.
+    slices : tuple of SliceMark
+        What is known of it there, ascending.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -74,6 +114,71 @@ class ObjectRecord(BaseModel):
     hand_edits: int = 0
     made: datetime = Field(default_factory=lambda: datetime.now(UTC))
     state: State = "new"
+    along: int | None = None
+    slices: tuple[SliceMark, ...] = ()
+
+    def mark(self, at: int) -> SliceMark | None:
+        """Return what is known of a slice."""
+        return next((each for each in self.slices if each.at == at), None)
+
+    def with_marks(self, marks: Iterable[SliceMark]) -> ObjectRecord:
+        """Return this record with other marks in some slices."""
+        known = {each.at: each for each in self.slices}
+        known |= {each.at: each for each in marks}
+        slices = tuple(known[at] for at in sorted(known))
+        return self.model_copy(update={"slices": slices})
+
+    def without_mark(self, at: int) -> ObjectRecord:
+        """Return this record with nothing known of a slice."""
+        slices = tuple(each for each in self.slices if each.at != at)
+        return self.model_copy(update={"slices": slices})
+
+    def made_at(self, index: tuple[int | None, ...]) -> ObjectRecord:
+        """Note that the user has made or changed the object on a plane.
+
+        A plane in line with those known before makes the object one of several
+        slices; any other plane, of another frame or seen along another axis, is not
+        noted.
+
+        Parameters
+        ----------
+        index : tuple of int or None
+            The plane.
+        """
+        axis, known = self.along, self
+        if axis is None:
+            axis = only_difference(self.index, index)
+            if axis is None:
+                return self
+            first = SliceMark(at=int(self.index[axis] or 0), state="prompted")
+            known = self.model_copy(update={"along": axis, "slices": (first,)})
+        elif index != self.index and only_difference(self.index, index) != axis:
+            return self
+        at = int(index[axis] or 0)
+        return known.with_marks([SliceMark(at=at, state="prompted")])
+
+
+def only_difference(
+    one: tuple[int | None, ...], other: tuple[int | None, ...]
+) -> int | None:
+    """Return the axis along which two planes lie behind each other.
+
+    Examples
+    --------
+    >>> only_difference((0, 5, None, None), (0, 9, None, None))
+    1
+
+    Returns
+    -------
+    int or None
+        None if they are one plane, or differ in more than a slice.
+    """
+    if len(one) != len(other):
+        return None
+    apart = [i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+    if len(apart) != 1 or one[apart[0]] is None or other[apart[0]] is None:
+        return None
+    return apart[0]
 
 
 class _File(BaseModel):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from napari_sam.labels import PlaneIndex, box_around
 from napari_sam.tiling import Box
@@ -55,6 +55,56 @@ class PlaneView:
     def embedding_key(self) -> tuple[object, ...]:
         """What embeddings belong to: another key, another embedding."""
         return self.image_key, self.index, self.plane, self.intensity
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StackView:
+    """The planes behind and before the one that is looked at.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The image, of which `along` and `at` choose a row of planes.
+    along : {"z", "t"}
+        The axis of `source` that leads from plane to plane.
+    at : int
+        Place on the other axis of `source`.
+    view : PlaneView
+        The plane that is looked at.
+    axis : int
+        The axis of the labels that leads from plane to plane.
+    """
+
+    source: ImageSource
+    along: Literal["z", "t"]
+    at: int
+    view: PlaneView
+    axis: int
+
+    @property
+    def n(self) -> int:
+        """Number of planes."""
+        return self.source.shape[1 if self.along == "z" else 0]
+
+    @property
+    def here(self) -> int:
+        """The plane that is looked at, counted from 0."""
+        return int(self.view.index[self.axis] or 0)
+
+    def index(self, i: int) -> PlaneIndex:
+        """Return where the i-th plane lies in the labels."""
+        index = self.view.index
+        return (*index[: self.axis], i, *index[self.axis + 1 :])
+
+    def position(self, index: PlaneIndex) -> int | None:
+        """Return which plane an index is; None if it is not one of these."""
+        at = index[self.axis] if self.axis < len(index) else None
+        return at if at is not None and self.index(at) == index else None
+
+    def plane(self, i: int) -> PlaneView:
+        """Return the view of the i-th plane."""
+        place = (self.at, i) if self.along == "z" else (i, self.at)
+        return replace(self.view, source=self.source, plane=place, index=self.index(i))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

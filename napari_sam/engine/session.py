@@ -47,7 +47,7 @@ from napari_sam.labels import (
 from napari_sam.prompts.prompt import Prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import ArrayLike
 
@@ -362,13 +362,9 @@ class Session:
                 "cover it; move the prompts, or choose to overwrite"
             )
         records = [
-            (
-                n,
-                self.records.get(n),
-                self._record(n, i, question.given or draft, result),
-            )
-            for i, (n, question) in enumerate(zip(ids, self._questions(), strict=True))
-            if n in made
+            (each.object_id, self.records.get(each.object_id), each)
+            for each in self.preview_records(ids)
+            if each.object_id in made
         ]
         word = "object" if len(made) == 1 else "objects"
         what = f"commit {word} {', '.join(map(str, made))}"
@@ -376,11 +372,41 @@ class Session:
         self.committed.emit(made)
         return made
 
+    def preview_records(self, ids: Sequence[int]) -> list[ObjectRecord]:
+        """Return how the masks shown were made, if they became objects.
+
+        Parameters
+        ----------
+        ids : sequence of int
+            One for each of `masks`.
+        """
+        result, draft = self._answer, self.draft
+        if result is None:
+            return []
+        return [
+            self._record(n, i, question.given or draft, result)
+            for i, (n, question) in enumerate(zip(ids, self._questions(), strict=True))
+        ]
+
+    def assign(self, object_id: int) -> None:
+        """Let the prompts of this plane be those of an object of other planes.
+
+        Raises
+        ------
+        InputError
+            If there are no prompts.
+        """
+        if self.draft.is_empty:
+            raise InputError("no prompts here; point at the object first")
+        draft = replace(self.draft, object_id=object_id)
+        self._change(f"give the prompts to object {object_id}", draft)
+
     def edit_labels(
         self,
         what: str,
         edits: Sequence[LabelEdit],
         records: Sequence[tuple[int, ObjectRecord | None]] = (),
+        uses: Collection[PlaneIndex] = (),
     ) -> None:
         """Change labels as one step that can be undone: merge, split, a whole run.
 
@@ -391,9 +417,17 @@ class Session:
         edits : sequence of LabelEdit
         records : sequence of (int, ObjectRecord or None)
             New records of objects; None removes one.
+        uses : collection of PlaneIndex
+            Planes of the image whose prompts have become objects.
         """
         changes = [(n, self.records.get(n), new) for n, new in records]
-        self._edit(what, edits, changes, after=self.draft)
+        key = None if self._view is None else self._view.image_key
+        used = {(key, index): self._drafts.get((key, index)) for index in uses}
+        drafts = {place: draft for place, draft in used.items() if draft is not None}
+        after = self.draft
+        if self._view is not None and drafts.pop(self._view.place, None) is not None:
+            after = Draft()
+        self._edit(what, edits, changes, after, drafts)
 
     def note_hand_edit(self, object_ids: Iterable[int]) -> None:
         """Note that the user has painted; the pixels are in the labels already.
@@ -407,6 +441,7 @@ class Session:
         for number in object_ids:
             old = self.records.get(number)
             new = old or ObjectRecord(object_id=number, index=view.index)
+            new = new.made_at(view.index)
             new = new.model_copy(update={"hand_edits": new.hand_edits + 1})
             changes.append((number, old, new))
         step = Step("paint", view, self.draft, self.draft, labels, (), tuple(changes))
@@ -428,6 +463,7 @@ class Session:
         if step.target is not None:
             step.target.undo(step.edits)
         self._set_records((n, before) for n, before, _ in step.records)
+        self._drafts |= step.used
         self._restore(step, step.before)
         return step.what
 
@@ -445,6 +481,8 @@ class Session:
         if step.target is not None:
             step.target.redo(step.edits)
         self._set_records((n, after) for n, _, after in step.records)
+        for place in step.used:
+            self._drafts.pop(place, None)
         self._restore(step, step.after)
         return step.what
 
@@ -492,15 +530,27 @@ class Session:
         edits: Sequence[LabelEdit],
         records: Sequence[tuple[int, ObjectRecord | None, ObjectRecord | None]],
         after: Draft,
+        used: dict[tuple[object, PlaneIndex], Draft] | None = None,
     ) -> None:
         view, labels = self._ready()
         if edits:
             labels.write(edits)
         # a step without pixels, such as a verdict of a review, concerns no layer
         target = labels if edits else None
-        step = Step(what, view, self.draft, after, target, tuple(edits), tuple(records))
+        step = Step(
+            what,
+            view,
+            self.draft,
+            after,
+            target,
+            tuple(edits),
+            tuple(records),
+            used or {},
+        )
         self._push(step)
         self._set_records((n, new) for n, _, new in records)
+        for place in step.used:
+            self._drafts.pop(place, None)
         if after is not self.draft:
             self._put(after)
         self.labels_changed.emit(step.edits)
@@ -546,6 +596,10 @@ class Session:
     ) -> ObjectRecord:
         shown, crop = self.masks[i], result.predictions[i].crop.box
         old = self.records.get(number)
+        # an object of a stack that is corrected in one slice stays in the others
+        noted = None if old is None else old.made_at(result.view.index)
+        if noted is old:  # another place: what was known does not hold there
+            noted = None
         return ObjectRecord(
             object_id=number,
             index=result.view.index,
@@ -558,6 +612,8 @@ class Session:
             predicted_iou=shown.predicted_iou,
             stability=shown.stability,
             hand_edits=0 if old is None else old.hand_edits,
+            along=None if noted is None else noted.along,
+            slices=() if noted is None else noted.slices,
         )
 
 

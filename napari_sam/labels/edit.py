@@ -128,6 +128,9 @@ class LabelTarget(Protocol):
     def write(self, edits: Sequence[LabelEdit]) -> None:
         """Apply edits, in order, as one step."""
 
+    def draw(self, edits: Sequence[LabelEdit]) -> None:
+        """Show edits that are no step yet; who draws them takes them back."""
+
     def undo(self, edits: Sequence[LabelEdit]) -> None:
         """Take back the newest step; it made these edits, none if made by hand."""
 
@@ -168,6 +171,10 @@ class ArrayLabels:
         for edit in edits:
             edit.apply(self.array)
             self._last_id = max(self._last_id, int(edit.after.max(initial=0)))
+
+    def draw(self, edits: Sequence[LabelEdit]) -> None:
+        """Apply edits that are no step yet."""
+        self.write(edits)
 
     def undo(self, edits: Sequence[LabelEdit]) -> None:
         """Take edits back, the last first."""

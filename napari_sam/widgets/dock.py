@@ -27,6 +27,7 @@ from napari_sam.widgets.panel import DockParts
 from napari_sam.widgets.prompt_panel import PromptPanel
 from napari_sam.widgets.review_panel import ReviewPanel
 from napari_sam.widgets.save_panel import SavePanel
+from napari_sam.widgets.stack_panel import StackPanel
 from napari_sam.widgets.workers import Worker
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ PANELS: tuple[tuple[type[QWidget], bool], ...] = (
     (PromptPanel, True),
     (ObjectsPanel, False),
     (AutomaticPanel, False),
+    (StackPanel, False),
     (EmbeddingPanel, False),
     (ReviewPanel, False),
     (ExportPanel, False),
@@ -173,6 +175,8 @@ class SegmentAnything(QWidget):
             "delete": self._on_object("delete"),
             "merge": self._on_object("merge"),
             "split": self._on_object("split"),
+            "follow": self.panel(StackPanel).follow,
+            "next_doubtful": self.panel(StackPanel).next_doubtful,
             "answer_1": lambda: session.choose(0),
             "answer_2": lambda: session.choose(1),
             "answer_3": lambda: session.choose(2),

@@ -77,14 +77,7 @@ class EmbeddingPanel(QWidget):
         self.status.setText("Opening the plane ...")
 
         def open_plane() -> tuple[PlaneEmbedding, list[Crop]]:
-            from napari_sam.cache import EmbeddingCache
-            from napari_sam.settings import get_settings
-
-            if planes.cache is None:
-                settings = get_settings()
-                folder = settings.cache_dir / "napari"
-                limit = settings.cache_limit_bytes
-                planes.keep_in(EmbeddingCache(folder, limit_bytes=limit))
+            planes.keep_on_disk()
             embedding = planes.open(view)
             return embedding, embedding.missing()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.utils.transforms import Affine
 
-from napari_sam.engine.request import PlaneView
+from napari_sam.engine.request import PlaneView, StackView
 from napari_sam.images import ImageSource, Intensity
 from napari_sam.tiling import Box
 
@@ -61,6 +61,41 @@ class Slab:
         parts = iter(key)
         full = tuple(next(parts) if each is None else each for each in self.index)
         return np.asarray(self.array[full + tuple(parts)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlabStack:
+    """The planes of an array along one more axis, (n, height, width), read lazily.
+
+    Parameters
+    ----------
+    array : array
+        Anything that can be sliced.
+    index : tuple of int or None
+        One of the planes; None for its rows and columns.
+    axis : int
+        The axis that leads from plane to plane.
+    """
+
+    array: Any
+    index: PlaneIndex
+    axis: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, height, width), and colour samples if there are any."""
+        n = int(self.array.shape[self.axis])
+        return n, *Slab(self.array, self.index).shape
+
+    @property
+    def dtype(self) -> Any:
+        """Type of one pixel."""
+        return self.array.dtype
+
+    def __getitem__(self, key: tuple[Any, ...]) -> Any:
+        """Read a region of one plane."""
+        index = (*self.index[: self.axis], int(key[0]), *self.index[self.axis + 1 :])
+        return Slab(self.array, index)[key[1:]]
 
 
 def full_array(layer: Layer) -> Any:
@@ -124,6 +159,42 @@ def plane_view(layer: Image, index: PlaneIndex, image_key: object) -> PlaneView:
         source = ImageSource(Slab(array, index), "YX" + colour, name=layer.name)
         t, z = 0, 0
     return PlaneView(source, (t, z), intensity_of(layer), index, image_key)
+
+
+def stack_axes(view: PlaneView) -> list[int]:
+    """Return the axes of the labels that lead from a plane to others, the last first.
+
+    Examples
+    --------
+    >>> stack_axes(PlaneView(None, index=(3, 5, None, None)))
+    [1, 0]
+    """
+    return [i for i, each in enumerate(view.index) if each is not None][::-1]
+
+
+def stack_view(layer: Image, view: PlaneView, axis: int) -> StackView:
+    """Return the planes behind and before the one that is looked at.
+
+    Parameters
+    ----------
+    layer : Image
+        The image.
+    view : PlaneView
+        From `plane_view`.
+    axis : int
+        Of `stack_axes`.
+    """
+    array, index = full_array(layer), view.index
+    n_sliders = len(index) - 2
+    if n_sliders <= 2 and index[-2:] == (None, None):
+        t, z = view.plane
+        if axis == n_sliders - 1:
+            return StackView(view.source, "z", t, view, axis)
+        return StackView(view.source, "t", z, view, axis)
+    colour = "S" if layer.rgb else ""
+    rows = SlabStack(array, index, axis)
+    source = ImageSource(rows, "ZYX" + colour, name=layer.name)
+    return StackView(source, "z", 0, view, axis)
 
 
 def intensity_of(layer: Image) -> Intensity:

@@ -24,6 +24,8 @@ Command: TypeAlias = Literal[
     "delete",
     "merge",
     "split",
+    "follow",
+    "next_doubtful",
 ]
 
 
@@ -68,6 +70,8 @@ KEYS = (
     Key(
         "merge", "U", "", "unite the object under the mouse with the one chosen before"
     ),
+    Key("follow", "Shift-K", "", "follow the object through the stack"),
+    Key("next_doubtful", "Shift-N", "", "go to the next slice that is worth a look"),
     Key("delete", "Q", "", "delete the object under the mouse"),
     Key("undo", "", "Control-Z", "undo the last step, whatever it was"),
     Key("redo", "", "Control-Shift-Z", "make it again"),

@@ -72,6 +72,14 @@ class LayerLabels:
         finally:
             self._is_writing = False
 
+    def draw(self, edits: Sequence[LabelEdit]) -> None:
+        """Show edits that are no step yet; napari's history does not know them."""
+        for edit in edits:
+            edit.apply(self.layer.data)
+            if self._last_id is not None:
+                self._last_id = max(self._last_id, int(edit.after.max(initial=0)))
+        self.layer.refresh(extent=False, thumbnail=False)
+
     def undo(self, edits: Sequence[LabelEdit]) -> None:
         """Take the newest step back through napari's history."""
         self.layer.undo()
@@ -124,16 +132,22 @@ class LayerLabels:
 
     def _make_sure(self, edits: Sequence[LabelEdit]) -> None:
         """Write edits again where their common result is not there."""
-        if not edits:
-            return
+        planes: dict[PlaneIndex, list[LabelEdit]] = {}
+        for edit in edits:
+            planes.setdefault(edit.index, []).append(edit)
+        missing = [each for each in planes.values() if not self._holds(each)]
+        if missing:
+            self.write([edit for each in missing for edit in each])
+
+    def _holds(self, edits: Sequence[LabelEdit]) -> bool:
+        """Whether the common result of edits of one plane is there."""
         box = reduce(Box.union, (edit.box for edit in edits))
         found = self.read(edits[0].index, box)
         wanted = found.copy()
         for edit in edits:
             region = wanted[edit.box.shift(-box.y0, -box.x0).slices]
             np.copyto(region, edit.after, where=edit.before != edit.after)
-        if not np.array_equal(found, wanted):
-            self.write(edits)
+        return np.array_equal(found, wanted)
 
     def _note_paint(self, event: Any) -> None:
         if self._is_writing:

@@ -95,6 +95,10 @@ class StoreTarget:
         self.store.write(edits)
         self.layer.refresh(extent=False, thumbnail=False)
 
+    def draw(self, edits: Sequence[LabelEdit]) -> None:
+        """Show edits that are no step yet."""
+        self.write(edits)
+
     def undo(self, edits: Sequence[LabelEdit]) -> None:
         """Take the newest step back."""
         self.store.undo(edits)

@@ -3,14 +3,22 @@
 B batch, H and W height and width in tokens, C channels, N tokens, h attention heads.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Largest bias made at once, in numbers. That of a ViT-B at 1024 px would have two
-# hundred million; a few rows of the grid at a time give the same result in half the
-# time on a CPU, because the memory is used again instead of asked for anew.
+# hundred million; a few rows of the grid at a time give the same result.
 CPU_BIAS, GPU_BIAS = 2**22, 2**28
+
+# Logits that a CPU works on at once, in numbers: 2 MB, which stay in its cache. Asked
+# for once and used again, they save the page faults of fresh memory, too.
+TILE = 2**19
+
+# Rows that a CPU takes through an MLP at once, for the same reason.
+MLP_ROWS = 1024
 
 
 class LayerNorm2d(nn.Module):
@@ -109,6 +117,14 @@ class MLPBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
+        if torch.is_grad_enabled() or x.is_cuda:
+            return self._map(x)
+        parts = x.flatten(0, -2).split(MLP_ROWS)
+        if len(parts) == 1:
+            return self._map(x)
+        return torch.cat([self._map(part) for part in parts]).view(x.shape)
+
+    def _map(self, x: Tensor) -> Tensor:
         out: Tensor = self.lin2(self.act(self.lin1(x)))
         return out
 
@@ -136,30 +152,137 @@ class RelPosAttention(nn.Module):
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * input_size[0] - 1, head_dim))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * input_size[1] - 1, head_dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend within each (H, W) grid of (B, H, W, C)."""
-        batch, height, width, dim = x.shape
-        qkv = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each B, h, N, C/h
-        by_row = relative_positions(self.rel_pos_h, height).to(q.dtype)  # H, H, C/h
-        by_column = relative_positions(self.rel_pos_w, width).to(q.dtype)
-        limit = GPU_BIAS if x.is_cuda else CPU_BIAS
-        step = max(1, limit // (batch * self.num_heads * width * height * width))
-        grid = q.unflatten(2, (height, width))  # B, h, H, W, C/h
-        parts = [
-            F.scaled_dot_product_attention(
-                queries.flatten(2, 3),
-                k,
-                v,
-                attn_mask=position_bias(queries, offsets, by_column),
+    def forward(self, x: Tensor, window: int = 0) -> Tensor:
+        """Attend within (B, H, W, C), or within each window of so many tokens a side.
+
+        Windows reach over the grid's right and bottom border; what is there counts as
+        zeros before the projection. Such tokens are attended to and do not attend
+        themselves, so of them nothing but the projection's bias is ever needed.
+        """
+        qkv = self.qkv(x)
+        if window:
+            height, width = x.shape[1:3]
+            bias = self.qkv.bias.to(qkv.dtype)
+            windows, padded = window_partition(qkv, window, bias)
+            attended = window_unpartition(
+                self._attend(windows), window, padded, (height, width)
             )
-            for queries, offsets in zip(
-                grid.split(step, dim=2), by_row.split(step), strict=True
-            )
-        ]
-        out = torch.cat(parts, dim=2).transpose(1, 2).reshape(batch, height, width, dim)
-        projected: Tensor = self.proj(out)
+        else:
+            attended = self._attend(qkv)
+        projected: Tensor = self.proj(attended)
         return projected
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """Attend within each grid of (B, H, W, 3 * C): (B, H, W, C)."""
+        height, width = qkv.shape[1:3]
+        by_row = relative_positions(self.rel_pos_h, height)
+        by_column = relative_positions(self.rel_pos_w, width)
+        if torch.is_grad_enabled() or qkv.device.type != "cpu":
+            attended = attend(qkv, self.num_heads, by_row, by_column)
+        else:
+            attended = attend_in_tiles(qkv, self.num_heads, by_row, by_column)
+        return attended
+
+
+def attend(qkv: Tensor, num_heads: int, by_row: Tensor, by_column: Tensor) -> Tensor:
+    """Attend with torch's own kernel, which can be differentiated.
+
+    Parameters
+    ----------
+    qkv : (B, H, W, 3 * C) tensor
+        Queries, keys and values, each C channels, head by head.
+    num_heads : int
+    by_row : (H, H, C / num_heads) tensor
+        Vector of each vertical offset.
+    by_column : (W, W, C / num_heads) tensor
+        Vector of each horizontal offset.
+
+    Returns
+    -------
+    (B, H, W, C) tensor
+    """
+    batch, height, width, _ = qkv.shape
+    q, k, v = _heads(qkv, num_heads)  # each B, h, N, C / h
+    by_row, by_column = by_row.to(q.dtype), by_column.to(q.dtype)
+    limit = GPU_BIAS if qkv.is_cuda else CPU_BIAS
+    step = max(1, limit // (batch * num_heads * width * height * width))
+    grid = q.unflatten(2, (height, width))  # B, h, H, W, C / h
+    parts = [
+        F.scaled_dot_product_attention(
+            queries.flatten(2, 3),
+            k,
+            v,
+            attn_mask=position_bias(queries, offsets, by_column),
+        )
+        for queries, offsets in zip(
+            grid.split(step, dim=2), by_row.split(step), strict=True
+        )
+    ]
+    out = torch.cat(parts, dim=2)
+    return out.transpose(1, 2).reshape(batch, height, width, -1)
+
+
+def attend_in_tiles(
+    qkv: Tensor, num_heads: int, by_row: Tensor, by_column: Tensor
+) -> Tensor:
+    """Do the same as `attend` in little memory; fast on a CPU, no gradients.
+
+    Logits are made tile by tile, in float32 whatever the products are computed in.
+
+    Parameters
+    ----------
+    qkv, num_heads, by_row, by_column
+        As for `attend`.
+
+    Returns
+    -------
+    (B, H, W, C) tensor
+    """
+    batch, height, width, channels = qkv.shape
+    n, channels = height * width, channels // 3
+    q, k, v = (x.flatten(0, 1).contiguous() for x in _heads(qkv, num_heads))
+    # In float32: a product per offset is little beside one per pair of tokens.
+    grid = q.float().unflatten(1, (height, width))  # B * h, H, W, C / h
+    vertical = torch.einsum("grwc,rkc->grwk", grid, by_row.float())
+    horizontal = torch.einsum("grwc,wkc->grwk", grid, by_column.float())
+    vertical, horizontal = vertical.flatten(1, 2), horizontal.flatten(1, 2)
+    q = q * (channels // num_heads) ** -0.5
+    out = torch.empty_like(q)
+    groups = max(1, TILE // (n * n))  # several small grids, or part of a large one
+    rows = max(1, min(n, TILE // n))
+    logits = q.new_empty(min(groups, len(q)) * rows * n, dtype=torch.float32)
+    products = (
+        logits if q.dtype == logits.dtype else torch.empty_like(logits, dtype=q.dtype)
+    )
+    for g in range(0, len(q), groups):
+        for r in range(0, n, rows):
+            here = (slice(g, g + groups), slice(r, r + rows))
+            tile = out[here]
+            shape = (*tile.shape[:2], n)
+            weights = logits[: math.prod(shape)].view(shape)
+            torch.add(
+                vertical[here][..., :, None],
+                horizontal[here][..., None, :],
+                out=weights.view(*shape[:2], height, width),
+            )
+            if products is logits:
+                weights.baddbmm_(q[here], k[g : g + groups].mT)
+                torch.softmax(weights, dim=-1, out=weights)
+            else:
+                low = products[: weights.numel()].view(shape)
+                weights += torch.bmm(q[here], k[g : g + groups].mT, out=low)
+                torch.softmax(weights, dim=-1, out=weights)
+                weights = low.copy_(weights)
+            torch.bmm(weights, v[g : g + groups], out=tile)
+    joined: Tensor = out.unflatten(0, (batch, num_heads)).transpose(1, 2)
+    return joined.reshape(batch, height, width, channels)
+
+
+def _heads(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Split (B, H, W, 3 * C) into queries, keys and values, (B, h, N, C / h) each."""
+    parts = qkv.flatten(1, 2).unflatten(2, (3, num_heads, -1))
+    q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
+    return q, k, v
 
 
 def position_bias(queries: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
@@ -206,14 +329,18 @@ def relative_positions(table: Tensor, size: int) -> Tensor:
     return table[positions[:, None] - positions[None, :] + size - 1]
 
 
-def window_partition(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:
-    """Cut a grid into square windows, padding right and bottom with zeros.
+def window_partition(
+    x: Tensor, window: int, padding: Tensor | None = None
+) -> tuple[Tensor, tuple[int, int]]:
+    """Cut a grid into square windows, padding right and bottom.
 
     Parameters
     ----------
     x : (B, H, W, C) tensor
     window : int
         Side of a window, in tokens.
+    padding : (C,) tensor, optional
+        What a token beyond the border is. Default: zeros.
 
     Returns
     -------
@@ -223,7 +350,12 @@ def window_partition(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:
     """
     batch, height, width, dim = x.shape
     pad_h, pad_w = -height % window, -width % window
-    x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
+    if padding is None:
+        x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
+    elif pad_h or pad_w:
+        right = padding.expand(batch, height, pad_w, dim)
+        x = torch.cat([x, right], dim=2)
+        x = torch.cat([x, padding.expand(batch, pad_h, width + pad_w, dim)], dim=1)
     rows, columns = (height + pad_h) // window, (width + pad_w) // window
     x = x.view(batch, rows, window, columns, window, dim).transpose(2, 3)
     return x.reshape(-1, window, window, dim), (height + pad_h, width + pad_w)

@@ -1,10 +1,20 @@
-"""Normalisation by the surroundings: near is what counts, far does not."""
+"""Layers: normalisation by the surroundings; fast paths equal the plain ones."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from napari_sam.model.layers import LocalGroupNorm
+from napari_sam.model import layers
+from napari_sam.model.layers import (
+    LocalGroupNorm,
+    MLPBlock,
+    RelPosAttention,
+    attend,
+    attend_in_tiles,
+    relative_positions,
+    window_partition,
+    window_unpartition,
+)
 
 
 @pytest.fixture
@@ -64,3 +74,67 @@ def test_bfloat16_stays_near_float32(norm):
     x = torch.randn(1, 32, 64, 64)
     error = norm(x.bfloat16()).float() - norm(x)
     assert error.square().mean().sqrt() < 0.02 * norm(x).square().mean().sqrt()
+
+
+def offsets(height, width, dim):
+    """Random vectors of the vertical and horizontal offsets in a grid."""
+    return tuple(
+        relative_positions(torch.randn(2 * side - 1, dim), side)
+        for side in (height, width)
+    )
+
+
+# of logits at once: one row of a head, some rows, a head, several heads
+@pytest.mark.parametrize("tile", [1, 70, 35 * 35, 3 * 35 * 35, 2**19])
+def test_attention_in_tiles_equals_the_plain_one(monkeypatch, tile):
+    monkeypatch.setattr(layers, "TILE", tile)
+    torch.manual_seed(0)
+    qkv, positions = torch.randn(2, 5, 7, 3 * 32), offsets(5, 7, 8)
+    expected = attend(qkv, 4, *positions)
+    torch.testing.assert_close(attend_in_tiles(qkv, 4, *positions), expected)
+
+
+def test_attention_in_tiles_of_bfloat16_stays_near_float32():
+    torch.manual_seed(0)
+    qkv, positions = torch.randn(2, 16, 16, 3 * 32), offsets(16, 16, 8)
+    expected = attend(qkv, 4, *positions)
+    found = attend_in_tiles(qkv.bfloat16(), 4, *positions)
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - expected).norm() < 0.01 * expected.norm()
+
+
+@torch.no_grad()
+def randomised_attention(side):
+    torch.manual_seed(0)
+    attention = RelPosAttention(32, 4, (side, side))
+    for parameter in attention.parameters():
+        parameter.normal_(std=0.3)
+    return attention
+
+
+# the grid ends inside a window, with it, in one direction only
+@pytest.mark.parametrize("size", [(9, 11), (8, 8), (8, 10), (3, 12)])
+def test_windows_equal_those_padded_before_the_projection(size):
+    attention, x = randomised_attention(4), torch.randn(2, *size, 32)
+    windows, padded = window_partition(x, 4)
+    with torch.inference_mode():
+        whole_windows = attention(windows)
+        expected = window_unpartition(whole_windows, 4, padded, size)
+        torch.testing.assert_close(attention(x, 4), expected)
+
+
+def test_attention_with_gradients_answers_the_same():
+    attention, x = randomised_attention(6), torch.randn(1, 6, 6, 32)
+    answer = attention(x)
+    answer.square().mean().backward()
+    assert all(p.grad.abs().max() > 0 for p in attention.parameters())
+    with torch.inference_mode():
+        torch.testing.assert_close(attention(x), answer)
+
+
+def test_an_mlp_in_parts_equals_the_whole(monkeypatch):
+    monkeypatch.setattr(layers, "MLP_ROWS", 7)
+    mlp, x = MLPBlock(8, 32), torch.randn(2, 5, 6, 8)
+    with torch.inference_mode():
+        found = mlp(x)
+    torch.testing.assert_close(found, mlp.lin2(F.gelu(mlp.lin1(x))))

@@ -97,7 +97,7 @@ class Clock:
 
     def __init__(self, model: Sam) -> None:
         self.seconds: dict[str, float] = {}
-        for name in ("encode", "decode", "propose"):
+        for name in ("encode", "prepare", "decode", "propose"):
             setattr(model, name, self._timed(name, getattr(model, name)))
 
     def _timed(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:

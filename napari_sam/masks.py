@@ -18,12 +18,11 @@ import torch
 from scipy import ndimage
 
 from napari_sam.errors import InputError
+from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
-
-    from napari_sam.tiling import Box
 
 
 class RunLengths(TypedDict):
@@ -113,8 +112,7 @@ class Candidate:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         y0, y1 = (int(rows[0]), int(rows[-1]) + 1) if rows.size else (0, 0)
         x0, x1 = (int(columns[0]), int(columns[-1]) + 1) if rows.size else (0, 0)
-        box = replace(self.box, y0=self.box.y0 + y0, y1=self.box.y0 + y1)
-        box = replace(box, x0=self.box.x0 + x0, x1=self.box.x0 + x1)
+        box = Box(y0, x0, y1, x1).shift(self.box.y0, self.box.x0)
         return replace(self, box=box, mask=mask[y0:y1, x0:x1])
 
     def within(self, region: Box) -> NDArray[np.bool_]:

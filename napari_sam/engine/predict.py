@@ -22,7 +22,7 @@ from napari_sam.engine.fingerprint import encoder_digest
 from napari_sam.engine.jobs import device_errors
 from napari_sam.errors import InputError, NapariSamWarning
 from napari_sam.masks import stability_scores
-from napari_sam.prompts import Prompts, alike, to_input
+from napari_sam.prompts import Prompts, alike, points_to_input, to_input
 from napari_sam.tiling import Box, Crop
 
 if TYPE_CHECKING:
@@ -407,15 +407,9 @@ def decode_points(
     DeviceError
         If the device runs out of memory.
     """
-    prompts = [Prompts(points=[point]) for point in points]
-    tensors = to_input(prompts, crop, model.device)
+    inputs, labels = points_to_input(points, crop, model.device)
     with device_errors():
-        return model.decode(
-            embedding,
-            points=tensors.points,
-            labels=tensors.labels,
-            multimask=True,
-        )
+        return model.decode(embedding, points=inputs, labels=labels, multimask=True)
 
 
 def _seen(prompts: Prompts, crop: Crop) -> Prompts:

@@ -4,8 +4,9 @@ The head sees every object at once, but coarsely and without telling neighbours
 apart for certain. Its peaks become point prompts: one question for each object, well
 placed, instead of a thousand on a grid. The decoder answers in a window around each
 prompt: most of its work grows with the area that it looks at, and a cell does not
-need the whole crop. Where an answer reaches the edge of its window the whole crop is
-asked.
+need the whole crop. The prompt lies in the middle of its window, wherever it lies in
+the crop, so that another crop is asked the same. Where an answer reaches the edge of
+its window the whole crop is asked.
 
 Candidates may still overlap; `napari_sam.stitch` resolves that.
 """
@@ -13,12 +14,11 @@ Candidates may still overlap; `napari_sam.stitch` resolves that.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from scipy import ndimage
-from skimage.morphology import h_maxima
 
 from napari_sam.engine.jobs import device_errors
 from napari_sam.engine.predict import decode_points, decoder_batch
@@ -28,7 +28,7 @@ from napari_sam.model.config import ConvConfig
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 _CELL = 4
 _PATCH = 16
 
-# Of our own network, which is trained on parts of a frame of 256 px and more.
-_DEFAULT_WINDOW = 384
+# Of our own network, which is trained on parts of a frame of 256 px.
+_DEFAULT_WINDOW = 256
+
+# Rounds of `_flooded` between two looks at whether anything still changes.
+_ROUNDS = 8
 
 # Further peaks in a mask that count against it; more say nothing new.
 _MAX_CROWD = 3
@@ -65,7 +68,7 @@ class ProposalMode:
         three: a mask over several peaks is more likely a group than an object.
     window : int, optional
         Side of the part of the crop that answers a prompt first, in input pixels.
-        Default: 384 for our own network, which is trained on such parts; the
+        Default: 256 for our own network, which is trained on such parts; the
         whole crop for others.
     batch : int, optional
         Points decoded at once; without influence on the result. Default: what is
@@ -139,26 +142,26 @@ def proposal_candidates(
         prepared = _prepare(model, embedding)
     peaks = find_peaks(maps, mode)
     points = crop.to_plane((peaks + 0.5) * _CELL - 0.5)
+    frame = _Frame.of(crop, maps[0])
     found: dict[int, Candidate | None] = {}
-    size = model.config.embedding_size
-    whole = Box(0, 0, size, size)
-    views = list(_views(peaks, maps.shape[1:], _window(model, mode), whole))
-    while views:
-        view, members = views.pop(0)
-        part = prepared if view == whole else prepared.window(*view.slices)
-        n = mode.batch or decoder_batch(part)
+    whole = model.config.embedding_size
+    asked = list(range(len(peaks)))
+    for side in (_window(model, mode), whole):
+        corners = _corners(peaks, maps.shape[1:], side)
         beyond: list[int] = []
-        for batch in (members[i : i + n] for i in range(0, len(members), n)):
+        n = mode.batch or decoder_batch(prepared.windows([(0, 0)], side))
+        for batch in (asked[i : i + n] for i in range(0, len(asked), n)):
+            part = prepared.windows(corners[batch].tolist(), side)
             logits, ious = _decode(model, part, crop, points[batch])
-            answers = _best_answers(logits, ious, view, peaks, mode)
-            for k, answer in zip(batch, answers, strict=True):
-                if answer.reaches_edge(maps.shape[1:]):
+            answers = _Answers.best(logits, ious, corners[batch], peaks, mode)
+            is_cut = answers.reach_edge(maps.shape[1:])
+            for i, k in enumerate(batch):
+                if is_cut[i]:
                     beyond.append(k)
                 else:
-                    found[k] = _candidate(answer, crop, points[k], maps[0], mode)
+                    found[k] = answers.candidate(i, points[k], frame, mode)
             yield
-        if beyond:
-            views.append((whole, beyond))
+        asked = beyond
     return [each for _, each in sorted(found.items()) if each is not None]
 
 
@@ -187,61 +190,204 @@ def find_peaks(maps: NDArray[np.float32], mode: ProposalMode) -> NDArray[np.int6
     landscape = np.where(inside, closeness + 2 * mode.min_prominence + 1e-3, 0)
     # a rim of background: an object that fills the crop has a peak, too
     rimmed = np.pad(landscape, 1)
-    tops = h_maxima(rimmed, max(mode.min_prominence, 1e-6))[1:-1, 1:-1] > 0
-    regions, n_regions = ndimage.label(tops & inside, np.ones((3, 3)))
-    places = ndimage.maximum_position(landscape, regions, range(1, n_regions + 1))
-    return np.array(sorted(places), np.int64).reshape(-1, 2)
+    seed = rimmed - np.float32(max(mode.min_prominence, 1e-6))
+    tops = (_flooded(seed, rimmed) == seed)[1:-1, 1:-1] & inside
+    regions, n_regions = ndimage.label(tops, np.ones((3, 3)))
+    y, x = np.nonzero(regions)
+    numbers = regions[y, x]
+    # highest first, then the first from the top: its region's place
+    order = np.lexsort((x, y, -landscape[y, x], numbers))
+    first = order[np.searchsorted(numbers[order], np.arange(1, n_regions + 1))]
+    places = np.stack([y, x], axis=1)[first]
+    return places[np.lexsort(places.T[::-1])]
 
 
-class _Answer(NamedTuple):
-    """Best mask of one prompt: logits over a region of the map, and scores."""
+def _flooded(
+    seed: NDArray[np.float32], ground: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Let a seed spread to neighbours as far as the ground is high.
 
-    region: Box
+    The geodesic dilation of `skimage.morphology.reconstruction`, in whole rows: the
+    sorting of all pixels there takes longer than the few dozen rounds here.
+    """
+    level = np.minimum(seed, ground)
+    while True:
+        before = level
+        for _ in range(_ROUNDS):
+            rows = level.copy()
+            np.maximum(rows[1:], level[:-1], out=rows[1:])
+            np.maximum(rows[:-1], level[1:], out=rows[:-1])
+            level = rows.copy()
+            np.maximum(level[:, 1:], rows[:, :-1], out=level[:, 1:])
+            np.maximum(level[:, :-1], rows[:, 1:], out=level[:, :-1])
+            np.minimum(level, ground, out=level)
+        if np.array_equal(level, before):
+            return level
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answers:
+    """Best mask of each of N prompts, over its part of the map.
+
+    Attributes
+    ----------
+    origins : (N, 2) int64 array
+        First row and column of each part, map cells.
+    logits : (N, h, w) float32 array
+    predicted_iou, penalties : (N,) array
+    """
+
+    origins: NDArray[np.int64]
     logits: NDArray[np.float32]
-    predicted_iou: float
-    penalty: float
+    predicted_iou: NDArray[np.float32]
+    penalties: NDArray[np.float64]
 
-    def reaches_edge(self, shape: tuple[int, ...]) -> bool:
-        """Whether the mask touches an edge of its region inside the map."""
-        inside, region = self.logits > 0, self.region
-        return bool(
-            (region.y0 > 0 and inside[0].any())
-            or (region.x0 > 0 and inside[:, 0].any())
-            or (region.y1 < shape[0] and inside[-1].any())
-            or (region.x1 < shape[1] and inside[:, -1].any())
+    @classmethod
+    def best(
+        cls,
+        logits: Tensor,
+        ious: NDArray[np.float32],
+        corners: NDArray[np.int64],
+        peaks: NDArray[np.int64],
+        mode: ProposalMode,
+    ) -> Self:
+        """Choose among the three masks of each prompt, with an eye on other peaks."""
+        origins = corners * (_PATCH // _CELL)
+        y, x = np.moveaxis(peaks - origins[:, None], 2, 0)  # (N, P) each
+        height, width = logits.shape[2:]
+        is_seen = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        at = torch.from_numpy(y.clip(0, height - 1) * width + x.clip(0, width - 1))
+        at = at[:, None].expand(-1, logits.shape[1], -1).to(logits.device)
+        values = logits.flatten(2).gather(2, at).cpu().numpy()
+        held = ((values > 0) & is_seen[:, None]).sum(axis=2)
+        # one peak is its own
+        penalties = mode.crowding * (held - 1).clip(0, _MAX_CROWD)
+        best = (ious - penalties).argmax(axis=1)
+        rows = np.arange(len(best))
+        chosen = logits[torch.from_numpy(rows), torch.from_numpy(best)].cpu().numpy()
+        return cls(origins, chosen, ious[rows, best], penalties[rows, best])
+
+    def reach_edge(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Whether each mask touches an edge of its part inside the map, (N,)."""
+        inside, ends = self.logits > 0, self.origins + self.logits.shape[1:]
+        reached: NDArray[np.bool_] = (
+            ((self.origins[:, 0] > 0) & inside[:, 0].any(axis=1))
+            | ((self.origins[:, 1] > 0) & inside[:, :, 0].any(axis=1))
+            | ((ends[:, 0] < shape[0]) & inside[:, -1].any(axis=1))
+            | ((ends[:, 1] < shape[1]) & inside[:, :, -1].any(axis=1))
         )
+        return reached
+
+    def candidate(
+        self, i: int, point: NDArray[np.float64], frame: _Frame, mode: ProposalMode
+    ) -> Candidate | None:
+        """Return one answer in plane pixels, unless it is too poor."""
+        y0, x0 = self.origins[i].tolist()
+        foreground = frame.foreground[y0:, x0:][: self.logits.shape[1]]
+        foreground = foreground[:, : self.logits.shape[2]]
+        logits = self.logits[i, : foreground.shape[0], : foreground.shape[1]]
+        inside = logits > 0
+        stability = float(stability_scores(torch.from_numpy(logits)))
+        predicted_iou = float(self.predicted_iou[i])
+        if (
+            predicted_iou < mode.min_predicted_iou
+            or stability < mode.min_stability
+            or not inside.any()
+            or foreground[inside].mean() < mode.min_foreground
+        ):
+            return None
+        box, mask = frame.plane_mask(self.logits[i], inside, (y0, x0))
+        y, x = point.tolist()
+        candidate = Candidate(
+            box=box,
+            mask=mask,
+            predicted_iou=predicted_iou,
+            stability=stability,
+            point=(y, x),
+            crop=frame.crop,
+            penalty=float(self.penalties[i]),
+        )
+        return candidate.with_mask(mask) if mask.any() else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Frame:
+    """How the maps of a crop lie in the plane.
+
+    Attributes
+    ----------
+    crop : int
+        Number of the crop.
+    box : Box
+        The crop, plane pixels.
+    foreground : (h, w) float32 array
+        The first map.
+    rows, columns : (H,), (W,) float64 array
+        Where the rows and columns of the plane in `box` lie, map cells.
+    """
+
+    crop: int
+    box: Box
+    foreground: NDArray[np.float32]
+    rows: NDArray[np.float64]
+    columns: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, crop: Crop, foreground: NDArray[np.float32]) -> Self:
+        """Find out where each row and column lies."""
+        box = crop.box
+        centres = np.zeros((max(box.shape), 2))
+        centres[: box.height, 0] = np.arange(box.y0, box.y1)
+        centres[: box.width, 1] = np.arange(box.x0, box.x1)
+        rows, columns = ((crop.to_input(centres) + 0.5) / _CELL - 0.5).T
+        return cls(
+            crop.index, box, foreground, rows[: box.height], columns[: box.width]
+        )
+
+    def plane_mask(
+        self,
+        logits: NDArray[np.float32],
+        inside: NDArray[np.bool_],
+        origin: tuple[int, int],
+    ) -> tuple[Box, NDArray[np.bool_]]:
+        """Bring a mask to plane pixels, around its positive logits and nowhere else.
+
+        Bilinear like `Sam.upscale`, in one step instead of two: for thousands of small
+        objects whole crops would have to be interpolated.
+        """
+        values, spans = logits, []
+        for axis, places in enumerate((self.rows, self.columns)):
+            held = np.flatnonzero(inside.any(axis=1 - axis))
+            # one cell more on each side: interpolation reaches as far
+            first, last = max(int(held[0]) - 1, 0), int(held[-1]) + 2
+            around = np.array([held[0] - 1, held[-1] + 1]) + origin[axis]
+            start, stop = np.searchsorted(places, around).tolist()
+            values = values[first:last] if axis == 0 else values[:, first:last]
+            offset = origin[axis] + first
+            values = _interpolate(values, places[start:stop] - offset, axis)
+            spans.append((start, stop))
+        (y0, y1), (x0, x1) = spans
+        return Box(y0, x0, y1, x1).shift(self.box.y0, self.box.x0), values > 0
 
 
 def _window(model: Sam, mode: ProposalMode) -> int:
     """Return the side of a window, in patches of the embedding."""
     if mode.window is not None:
-        return mode.window // _PATCH
+        return min(mode.window // _PATCH, model.config.embedding_size)
     if isinstance(model.config.encoder, ConvConfig):
-        return _DEFAULT_WINDOW // _PATCH
+        return min(_DEFAULT_WINDOW // _PATCH, model.config.embedding_size)
     return model.config.embedding_size
 
 
-def _views(
-    peaks: NDArray[np.int64], shape: tuple[int, ...], window: int, whole: Box
-) -> Iterator[tuple[Box, list[int]]]:
-    """Yield parts of the embedding, and the peaks that each answers for.
+def _corners(
+    peaks: NDArray[np.int64], shape: tuple[int, ...], side: int
+) -> NDArray[np.int64]:
+    """Return the first row and column of the window of each peak, in patches.
 
-    Peaks of one block, a third of a window wide, share the window around it, so
-    that they can be decoded together; each has a third of a window on every side.
+    The peak's patch is in the middle, unless the window would leave the map.
     """
-    if window >= whole.height:
-        yield whole, list(range(len(peaks)))
-        return
-    block = window // 3
-    margin = (window - block) // 2
-    # no window lies beyond what the crop fills of the frame
-    last = [max(-(-n * _CELL // _PATCH), window) - window for n in shape]
-    starts = (peaks * _CELL // _PATCH // block * block - margin).clip(0, last)
-    members: dict[tuple[int, int], list[int]] = {}
-    for k, (row, column) in enumerate(starts.tolist()):
-        members.setdefault((row, column), []).append(k)
-    for (row, column), numbers in members.items():
-        yield Box(row, column, row + window, column + window), numbers
+    last = [max(-(-n * _CELL // _PATCH) - side, 0) for n in shape]
+    return (peaks * _CELL // _PATCH - side // 2).clip(0, last)
 
 
 def _autocast(model: Sam) -> torch.autocast:
@@ -256,96 +402,11 @@ def _prepare(model: Sam, embedding: Tensor) -> PreparedEmbedding:
 
 def _decode(
     model: Sam, part: PreparedEmbedding, crop: Crop, points: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[Tensor, NDArray[np.float32]]:
     """Decode points on a part of the embedding: logits (N, 3, h, w), IoU (N, 3)."""
     with _autocast(model):
         logits, ious = decode_points(model, part, crop, points)
-    return logits.cpu().numpy(), ious.cpu().numpy()
-
-
-def _best_answers(
-    logits: NDArray[np.float32],
-    ious: NDArray[np.float32],
-    view: Box,
-    peaks: NDArray[np.int64],
-    mode: ProposalMode,
-) -> list[_Answer]:
-    """Choose among the three masks of each prompt, with an eye on other peaks."""
-    ratio = _PATCH // _CELL
-    region = Box(*(ratio * n for n in (view.y0, view.x0, view.y1, view.x1)))
-    places = peaks - [region.y0, region.x0]
-    places = places[((places >= 0) & (places < region.shape)).all(axis=1)]
-    held = (logits[:, :, places[:, 0], places[:, 1]] > 0).sum(axis=2)
-    # one peak is its own
-    penalties = mode.crowding * (held - 1).clip(0, _MAX_CROWD)
-    best = (ious - penalties).argmax(axis=1)
-    return [
-        _Answer(region, logits[i, k], float(ious[i, k]), float(penalties[i, k]))
-        for i, k in enumerate(best.tolist())
-    ]
-
-
-def _candidate(
-    answer: _Answer,
-    crop: Crop,
-    point: NDArray[np.float64],
-    foreground: NDArray[np.float32],
-    mode: ProposalMode,
-) -> Candidate | None:
-    """Return the answer in plane pixels, unless it is too poor."""
-    visible = answer.region.clip(foreground.shape)
-    logits = answer.logits[: visible.height, : visible.width]
-    inside = logits > 0
-    stability = float(stability_scores(torch.from_numpy(logits)))
-    if (
-        answer.predicted_iou < mode.min_predicted_iou
-        or stability < mode.min_stability
-        or not inside.any()
-        or foreground[visible.slices][inside].mean() < mode.min_foreground
-    ):
-        return None
-    box, mask = _plane_mask(answer, inside, crop)
-    y, x = point.tolist()
-    candidate = Candidate(
-        box=box,
-        mask=mask,
-        predicted_iou=answer.predicted_iou,
-        stability=stability,
-        point=(y, x),
-        crop=crop.index,
-        penalty=answer.penalty,
-    )
-    return candidate.with_mask(mask) if mask.any() else None
-
-
-def _plane_mask(
-    answer: _Answer, inside: NDArray[np.bool_], crop: Crop
-) -> tuple[Box, NDArray[np.bool_]]:
-    """Bring a mask to plane pixels, around its positive logits and nowhere else.
-
-    Bilinear like `Sam.upscale`, in one step instead of two: for thousands of small
-    objects whole crops would have to be interpolated.
-    """
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(0))
-    # one cell more on each side: interpolation reaches half way to it
-    first = np.array([rows[0] - 1, columns[0] - 1, rows[-1] + 2, columns[-1] + 2])
-    offset = np.array([answer.region.y0, answer.region.x0])
-    edges = crop.boxes_to_plane((first + np.tile(offset, 2)) * _CELL)[0]
-    y0, x0 = np.floor(edges[:2]).astype(int).tolist()
-    y1, x1 = np.ceil(edges[2:]).astype(int).tolist()
-    box = Box(
-        max(y0, crop.box.y0),
-        max(x0, crop.box.x0),
-        min(y1, crop.box.y1),
-        min(x1, crop.box.x1),
-    )
-    centres = np.zeros((max(box.shape), 2))
-    centres[: box.height, 0] = np.arange(box.y0, box.y1)
-    centres[: box.width, 1] = np.arange(box.x0, box.x1)
-    places = (crop.to_input(centres) + 0.5) / _CELL - 0.5 - offset
-    upscaled = _interpolate(answer.logits, places[: box.height, 0], axis=0)
-    upscaled = _interpolate(upscaled, places[: box.width, 1], axis=1)
-    return box, upscaled > 0
+    return logits, ious.cpu().numpy()
 
 
 def _interpolate(

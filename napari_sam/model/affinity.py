@@ -199,7 +199,7 @@ class Affinity(nn.Module):
 def _sample(votes: Tensor, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return votes at points, (N, P, 6); points beyond the places become padding."""
     height, width = votes.shape[-2:]
-    first = votes[:1, 4:, 0, 0] - (CELL - 1) / 2 - 0.5
+    first = votes[:, None, 4:, 0, 0] - (CELL - 1) / 2 - 0.5
     cell = torch.floor((points - first) / CELL).long()
     column, row = cell[..., 0], cell[..., 1]
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)

@@ -15,6 +15,7 @@ B embeddings (1, or N), N prompts, T tokens, h attention heads of width d, S = H
 places, C channels, H and W height and width of the embedding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +37,7 @@ class PreparedEmbedding:
         Height and width, in cells.
     source : (B, S, C) tensor
         The embedding with the dense prompt.
-    position : (1, S, C) tensor
+    position : (1 or B, S, C) tensor
         Position encoding of the places.
     details : Details or None
         What the proposal head knows.
@@ -54,27 +55,48 @@ class PreparedEmbedding:
     values: Tensor
     queries: Tensor
 
-    def window(self, rows: slice, columns: slice) -> "PreparedEmbedding":
-        """Return the part of some rows and columns of cells, slices with a start."""
+    def windows(
+        self, corners: Sequence[tuple[int, int]], side: int
+    ) -> "PreparedEmbedding":
+        """Cut one square out for each of several prompts.
+
+        Parameters
+        ----------
+        corners : sequence of tuple of int
+            First row and column of each square, in cells.
+        side : int
+            Its side, in cells.
+
+        Returns
+        -------
+        PreparedEmbedding
+            B is the number of corners; the whole if that is one square of this side.
+        """
+        if self.size == (side, side):
+            return self
 
         def cut(x: Tensor, places: int) -> Tensor:
             """Cut one of the tensors, whose dimension ``places`` is S."""
             grid = x.unflatten(places, self.size)
-            grid = grid.narrow(places, rows.start, rows.stop - rows.start)
-            grid = grid.narrow(places + 1, columns.start, columns.stop - columns.start)
-            part: Tensor = grid.flatten(places, places + 1)
-            return part
+            parts = [
+                grid.narrow(places, row, side).narrow(places + 1, column, side)
+                for row, column in corners
+            ]
+            return torch.cat(parts).flatten(places, places + 1)
 
         details = self.details
         if details is not None:
             edges = cut(details.edges.unflatten(1, (-1, 16)), 1).flatten(1, 2)
             votes = details.votes
             if votes is not None:
-                votes = votes[..., 4 * rows.start : 4 * rows.stop, :]
-                votes = votes[..., 4 * columns.start : 4 * columns.stop]
+                places = [
+                    votes.narrow(2, 4 * row, 4 * side).narrow(3, 4 * column, 4 * side)
+                    for row, column in corners
+                ]
+                votes = torch.cat(places)
             details = Details(edges, votes)
         return PreparedEmbedding(
-            (rows.stop - rows.start, columns.stop - columns.start),
+            (side, side),
             cut(self.source, 1),
             cut(self.position, 1),
             details,

@@ -13,7 +13,12 @@ from napari_sam.prompts.regions import LabelsAs, prompts_from_labels
 from napari_sam.prompts.table import COLUMNS, parse_box, parse_point, write_prompts
 
 if TYPE_CHECKING:
-    from napari_sam.prompts.network import PromptTensors, alike, to_input
+    from napari_sam.prompts.network import (
+        PromptTensors,
+        alike,
+        points_to_input,
+        to_input,
+    )
 
 __all__ = [
     "COLUMNS",
@@ -24,13 +29,14 @@ __all__ = [
     "alike",
     "parse_box",
     "parse_point",
+    "points_to_input",
     "prompts_from_labels",
     "read_prompts",
     "to_input",
     "write_prompts",
 ]
 
-_OF_THE_NETWORK = ("PromptTensors", "alike", "to_input")
+_OF_THE_NETWORK = ("PromptTensors", "alike", "points_to_input", "to_input")
 
 
 def __getattr__(name: str) -> object:

@@ -132,6 +132,24 @@ def to_input(
     )
 
 
+def points_to_input(
+    points: NDArray[np.float64], crop: Crop, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Do as `to_input` does for objects with one positive point each; for many.
+
+    Parameters
+    ----------
+    points : (N, 2) array, (y, x), plane pixels
+
+    Returns
+    -------
+    points : (N, 1, 2) float32 tensor, (x, y), input frame
+    labels : (N, 1) int64 tensor
+    """
+    inputs = _tensor(_flip(crop.to_input(points)), device)[:, None]
+    return inputs, torch.ones(len(inputs), 1, dtype=torch.int64, device=device)
+
+
 def _padded_points(
     prompts: Sequence[Prompts], crop: Crop
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -15,21 +15,29 @@ from napari_sam.model.config import VARIANTS
 from napari_sam.training.data import distance_maps
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
 class PreparedTruth:
-    """Stands for a prepared embedding: the embedding, and where its window lies."""
+    """Stands for a prepared embedding: the embedding, and where its windows lie."""
 
-    def __init__(self, embedding: torch.Tensor, origin: tuple[int, int] = (0, 0)):
+    def __init__(
+        self,
+        embedding: torch.Tensor,
+        size: tuple[int, int],
+        origins: Sequence[tuple[int, int]] = ((0, 0),),
+    ) -> None:
         self.source = embedding
-        self.origin = origin
-        self.size = tuple(embedding.shape[2:])
+        self.size = size
+        self.origins = origins
         self.details = None
 
-    def window(self, rows: slice, columns: slice) -> PreparedTruth:
-        part = self.source[..., rows, columns]
-        return PreparedTruth(part, (rows.start, columns.start))
+    def windows(self, corners: Sequence[tuple[int, int]], side: int) -> PreparedTruth:
+        if self.size == (side, side):
+            return self
+        return PreparedTruth(self.source, (side, side), corners)
 
     def __getitem__(self, key):
         return self.source[key]
@@ -68,24 +76,29 @@ class OracleSam(Sam):
         return embedding
 
     def prepare(self, embedding, **others):
-        return PreparedTruth(embedding)
+        return PreparedTruth(embedding, tuple(embedding.shape[2:]))
 
     def decode(self, embedding, *, points=None, boxes=None, multimask=True, **others):
         if isinstance(embedding, torch.Tensor):
             embedding = self.prepare(embedding)
         at = embedding[0, :2, 0, 0].numpy()
-        first, size = embedding.origin, embedding.size
-        part = np.s_[
-            :, *(slice(4 * a, 4 * (a + n)) for a, n in zip(first, size, strict=True))
-        ]
         if points is None:
             points = ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None]
         self.decoded.append(len(points))
-        self.seen.append(tuple(size))
+        self.seen.append(tuple(embedding.size))
         found = [
             self._answers(self._object_at(p[0].flip(0).numpy(), at), at) for p in points
         ]
-        logits = torch.from_numpy(np.stack([masks[part] for masks, _ in found]))
+        height, width = (4 * n for n in embedding.size)
+        origins = np.resize(embedding.origins, (len(points), 2)) * 4
+        logits = torch.from_numpy(
+            np.stack(
+                [
+                    masks[:, y : y + height, x : x + width]
+                    for (masks, _), (y, x) in zip(found, origins.tolist(), strict=True)
+                ]
+            )
+        )
         ious = torch.tensor([ious for _, ious in found])
         return (logits, ious) if multimask else (logits[:, 1:2], ious[:, 1:2])
 

@@ -162,13 +162,13 @@ def test_our_own_network_looks_at_windows_and_others_at_the_whole_crop():
     with torch.device("meta"):  # shapes without memory
         ours, published = Sam(VARIANTS["default"]), Sam(VARIANTS["vit_t"])
     # in patches of 16 px
-    assert proposals._window(ours, ProposalMode()) == 24
+    assert proposals._window(ours, ProposalMode()) == 16
     assert proposals._window(published, ProposalMode()) == 64
-    assert proposals._window(published, ProposalMode(window=256)) == 16
+    assert proposals._window(published, ProposalMode(window=384)) == 24
 
 
 class TestWindows:
-    """A window of 3 patches is 12 px of the plane; blocks are 1 patch, 4 px."""
+    """A window of 3 patches is 12 px of the plane."""
 
     mode = ProposalMode(window=48)
 
@@ -194,12 +194,8 @@ class TestWindows:
         truth[12:14, 2:30] = 3
         oracle, embedding, crop = crop_of(truth, 4)
         found, _ = result(proposal_candidates(oracle, embedding, crop, self.mode))
-        assert sorted(zip(oracle.seen, oracle.decoded, strict=True)) == [
-            ((3, 3), 1),
-            ((3, 3), 1),
-            ((3, 3), 1),
-            ((8, 8), 1),
-        ]
+        asked = list(zip(oracle.seen, oracle.decoded, strict=True))
+        assert asked == [((3, 3), 3), ((8, 8), 1)]
         assert sorted(c.area for c in found) == [16, 16, 56]
 
     def test_the_edge_of_the_crop_is_no_edge_of_a_window(self):
@@ -211,13 +207,20 @@ class TestWindows:
         assert set(oracle.seen) == {(3, 3)}
         assert sorted(c.area for c in found) == [12, 16]
 
-    def test_prompts_of_one_block_share_a_call(self):
+    def test_prompts_of_several_windows_share_a_call(self):
         truth = np.zeros((32, 32), np.uint32)
-        for i, (y, x) in enumerate([(4, 4), (4, 6), (6, 4), (6, 6)], start=1):
+        for i, (y, x) in enumerate([(4, 4), (4, 26), (16, 14), (28, 5)], start=1):
             truth[y, x] = i
         oracle, embedding, crop = crop_of(truth, 4)
-        result(proposal_candidates(oracle, embedding, crop, self.mode))
+        found, _ = result(proposal_candidates(oracle, embedding, crop, self.mode))
         assert oracle.decoded == [4]
+        assert [c.point for c in found] == [(4, 4), (4, 26), (16, 14), (28, 5)]
+
+    def test_the_prompt_lies_in_the_middle_of_its_window(self):
+        peaks = np.array([[0, 2], [17, 30], [31, 31], [19, 16]])  # 4 cells a patch
+        corners = proposals._corners(peaks, (32, 40), 3)
+        # its patch is the second of three, except where the window would leave the map
+        assert corners.tolist() == [[0, 0], [3, 6], [5, 6], [3, 3]]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ That its answers are those of the published decoder is tested in test_parity.py.
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,22 +51,31 @@ def test_an_embedding_prepared_once_answers_like_the_embedding(model, prompts):
 
 
 @torch.inference_mode()
-def test_a_window_of_a_prepared_embedding_is_the_window_prepared(model, prompts):
+def test_windows_of_a_prepared_embedding_are_the_windows_prepared(model, prompts):
     embedding = torch.randn(1, 32, 16, 16)
-    rows, columns = slice(3, 11), slice(2, 8)
+    corners = [(3, 2), (0, 8), (8, 5)]
+    found = model.prepare(embedding).windows(corners, 8)
     edges, votes = model.details(embedding)
-    whole = _rows_and_columns(edges, (16, 16))
-    details = Details(places_first(whole[..., 12:44, 8:32]), votes[..., 12:44, 8:32])
-    expected = model.prepare(
-        embedding[..., rows, columns], origin=(3, 2), details=details
-    )
-    found = model.prepare(embedding).window(rows, columns)
-    for field in dataclasses.fields(found):
-        torch.testing.assert_close(
-            getattr(found, field.name), getattr(expected, field.name)
+    edges = _rows_and_columns(edges, (16, 16))
+    for i, (y, x) in enumerate(corners):
+        part = np.s_[..., 4 * y : 4 * y + 32, 4 * x : 4 * x + 32]
+        expected = model.prepare(
+            embedding[..., y : y + 8, x : x + 8],
+            origin=(y, x),
+            details=Details(places_first(edges[part]), votes[part]),
         )
-    logits, _ = model.decode(found, **prompts)
-    assert logits.shape == (3, 3, 32, 24)
+        assert found.size == expected.size
+        for name in ("source", "position", "keys", "values", "queries"):
+            torch.testing.assert_close(
+                getattr(found, name)[i : i + 1], getattr(expected, name)
+            )
+        for a, b in zip(found.details, expected.details, strict=True):
+            torch.testing.assert_close(a[i : i + 1], b)
+        one = {name: x[i : i + 1] for name, x in prompts.items()}
+        for a, b in zip(
+            model.decode(found, **prompts), model.decode(expected, **one), strict=True
+        ):
+            torch.testing.assert_close(a[i : i + 1], b)
 
 
 @torch.inference_mode()

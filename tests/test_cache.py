@@ -411,6 +411,27 @@ class TestPack:
         assert self.entry(packed).is_packed
         assert sorted(p.name for p in packed.glob("packed*")) == ["packed-2"]
 
+    def test_a_crop_embedded_again_meanwhile_is_the_newer(self, tmp_path, monkeypatch):
+        cache = EmbeddingCache(tmp_path / "e")
+        entry = cache.entry(KEY, 3, SHAPE)
+        for i in range(3):
+            entry.write(i, embedding(i), SEAL)
+        newer, read = bytes(range(1, 17)), CacheEntry.read
+
+        def read_and_be_overtaken(self, index):
+            found = read(self, index)
+            if index == 1:
+                cache.entry(KEY, 3, SHAPE).write(1, embedding(70), newer)
+            return found
+
+        monkeypatch.setattr(CacheEntry, "read", read_and_be_overtaken)
+        assert cache.pack(entry.name)
+        monkeypatch.undo()
+        packed = EmbeddingCache(tmp_path / "e").entry(KEY, 3, SHAPE)
+        assert [packed.seal(i) for i in range(3)] == [SEAL, newer, SEAL]
+        for i, value in enumerate((0, 70, 2)):
+            np.testing.assert_array_equal(packed.read(i), embedding(value))
+
     def test_damage_in_a_shard_strikes_one_crop(self, packed):
         shard = packed / "packed-1" / "embeddings" / "c.1.0.0.0"
         content = bytearray(shard.read_bytes())

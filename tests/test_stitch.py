@@ -10,7 +10,7 @@ from skimage.segmentation import relabel_sequential
 
 from napari_sam.errors import FormatError
 from napari_sam.masks import Candidate, remove_small
-from napari_sam.stitch import Views, quality, stitch, without_duplicates
+from napari_sam.stitch import Views, stitch, without_duplicates
 from napari_sam.tiling import Box, CropGrid
 
 
@@ -176,7 +176,8 @@ def draw_key(candidate, grid):
         or (crop.box.x1 < grid.shape[1] and box.x1 > crop.box.x1 - margins[1])
     )
     place = (box.y0, box.x0, box.y1, box.x1, candidate.crop)
-    return (is_cut, -quality(candidate), *place)
+    score = candidate.predicted_iou * candidate.stability - candidate.penalty
+    return (is_cut, -score, *place)
 
 
 @settings(deadline=None, max_examples=20)
@@ -320,6 +321,16 @@ class TestTwoCrops:
         (found,) = self.objects(short, long)
         assert found.agreement == pytest.approx(4 / 6)
         assert found.candidate.box == Box(8, 10, 14, 22)
+
+    def test_agreement_is_the_lowest_even_of_two_that_a_third_joins(self):
+        grid = CropGrid((24, 40), size=24, halo=8, scale=1.0)
+        # 8 rows in the middle crop, of which the others see 5 each, 2 of them the same
+        first = self.view(0, (0, 17, 5, 23))
+        middle = self.view(1, (0, 17, 8, 23))
+        last = self.view(2, (3, 17, 8, 23))
+        (found,) = self.objects(first, middle, last, grid=grid)
+        assert found.n_views == 3
+        assert found.agreement == pytest.approx(2 / 8)
 
     def test_what_only_the_halo_shows_is_left_to_the_other_crop(self):
         assert self.objects(self.view(0, (8, 20, 14, 24))) == []

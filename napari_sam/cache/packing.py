@@ -3,14 +3,17 @@
 The pack is written aside under a name of its own, read back, and only then renamed to
 ``packed-<number>``, in one step; the loose chunks are removed last. So each shard has
 one writer, a killed process leaves at most a folder that `clean` removes, and of two
-processes that pack one entry the second finds the name taken and withdraws.
+processes that pack one entry the second finds the name taken and withdraws. Seals are
+read before the embeddings, and a crop whose seal is another one at the end was embedded
+again meanwhile: it keeps its loose chunk.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import zarr
@@ -21,8 +24,6 @@ from napari_sam.errors import CacheMismatchError, InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
 CROPS_PER_SHARD = 32
 """64 MiB a file with 2 MiB a crop (ours): a slide is some hundred files."""
@@ -66,13 +67,14 @@ def pack_entry(entry: CacheEntry, folder: Path) -> bool:
     aside = folder / f"{PACKING}{uuid.uuid4().hex}"
     try:
         with writing(entry.name):
-            _write_pack(entry, aside)
-            return _put_in_place(aside, folder, entry.pack_number)
+            seals = _seals(entry, "seals")
+            _write_pack(entry, aside, seals)
+            return _put_in_place(aside, folder, entry, seals)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write_pack(entry: CacheEntry, folder: Path) -> None:
+def _write_pack(entry: CacheEntry, folder: Path, seals: list[bytes]) -> None:
     group = zarr.create_group(LocalStore(folder))
     shard = min(CROPS_PER_SHARD, entry.n_crops)
     shape = (entry.n_crops, *entry.shape)
@@ -89,15 +91,23 @@ def _write_pack(entry: CacheEntry, folder: Path) -> None:
                 f"crops {start} to {stop - 1} of {entry.name} were read back from the "
                 "pack with other values; check the disk"
             )
-    for name, mark in (("seals", entry.seal), ("skipped", entry.skip_seal)):
-        seals = [mark(index) or bytes(SEAL_BYTES) for index in range(entry.n_crops)]
+    for name, marks in (("seals", seals), ("skipped", _seals(entry, "skipped"))):
         array = create_array(
             group, name, (entry.n_crops, SEAL_BYTES), "uint8", chunk=entry.n_crops
         )
-        array[:] = _as_rows(seals)
+        array[:] = np.frombuffer(b"".join(marks), np.uint8).reshape(-1, SEAL_BYTES)
 
 
-def _put_in_place(aside: Path, folder: Path, number: int) -> bool:
+def _seals(entry: CacheEntry, name: Literal["seals", "skipped"]) -> list[bytes]:
+    """Return the mark of each crop; zeros where there is none."""
+    mark = entry.seal if name == "seals" else entry.skip_seal
+    return [mark(index) or bytes(SEAL_BYTES) for index in range(entry.n_crops)]
+
+
+def _put_in_place(
+    aside: Path, folder: Path, entry: CacheEntry, seals: list[bytes]
+) -> bool:
+    number = entry.pack_number
     place = folder / f"packed-{number + 1}"
     try:
         aside.rename(place)
@@ -105,14 +115,13 @@ def _put_in_place(aside: Path, folder: Path, number: int) -> bool:
         if not place.exists():
             raise
         return False  # another process was faster
+    again = [i for i, seal in enumerate(_seals(entry, "seals")) if seal != seals[i]]
     # the newest pack wins, so from here on nothing below is read any more
     if number:
         shutil.rmtree(folder / f"packed-{number}", ignore_errors=True)
+    kept = re.compile(rf"c\.({'|'.join(map(str, again))})(\.0)+")
     for name in ("seals", "skipped", "embeddings"):
         for chunk in (folder / name).glob("c.*"):
-            chunk.unlink(missing_ok=True)
+            if not kept.fullmatch(chunk.name):
+                chunk.unlink(missing_ok=True)
     return True
-
-
-def _as_rows(seals: list[bytes]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(seals), np.uint8).reshape(-1, SEAL_BYTES)

@@ -16,7 +16,6 @@ encoder is used by one at a time, a click before the next crop of `fill`.
 from __future__ import annotations
 
 import hashlib
-import heapq
 import logging
 import math
 import threading
@@ -250,8 +249,16 @@ class PlaneEmbedding:
             left |= {index: self.grid[index] for index in again}
         done = len(self.grid) - len(left)
 
+        need, waiting = self._need, list[Crop]()
+
         def choose(n: int) -> list[Crop]:
-            return heapq.nsmallest(n, left.values(), key=self._need.rank)
+            nonlocal need
+            if need is not self._need or not waiting:  # most wanted last
+                need = self._need
+                waiting[:] = sorted(left.values(), key=need.rank, reverse=True)
+            while waiting and waiting[-1].index not in left:
+                waiting.pop()
+            return waiting[: -n - 1 : -1]
 
         def read(crop: Crop) -> _Pixels | None:
             # another process, or a click, may have been faster

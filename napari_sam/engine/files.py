@@ -9,23 +9,16 @@ from __future__ import annotations
 import errno
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from napari_sam.errors import FileError, InputError
-from napari_sam.images import find_intensity, read_rgb
+from napari_sam.images import find_intensity
 from napari_sam.readers import open_image
 from napari_sam.tiling import CropGrid
-from napari_sam.writers import measure, save_labels, save_measurements, save_overlay
-from napari_sam.writers.atomic import make_folder
-from napari_sam.writers.scale import stack_size_um
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from napari_sam.images import ImageSource, Intensity
     from napari_sam.model import Sam
@@ -244,84 +237,6 @@ def open_file(path: Path, model: Sam, options: ImageOptions) -> OpenedFile:
         invert=options.invert,
     )
     return OpenedFile(source, options, intensity, grid)
-
-
-def write(
-    opened: OpenedFile,
-    labels: NDArray[np.uint32],
-    outputs: Outputs,
-    scores: Mapping[str, Mapping[int, float]],
-) -> None:
-    """Write what `Outputs` names; make the folder if need be.
-
-    Parameters
-    ----------
-    opened : OpenedFile
-        The image that was segmented.
-    labels : (h, w) uint32 array, or a stack of as many planes as were opened
-        Object ids.
-    outputs : Outputs
-        The files.
-    scores : mapping of str to mapping of int to float
-        More columns of the measurements, by object id.
-    """
-    source, overwrite = opened.source, outputs.overwrite
-    size_um = source.pixel_size_um
-    make_folder(outputs.labels.parent)
-    axes = "".join(axis for axis in "TZ" if axis in source.axes) + "YX"
-    save_labels(
-        labels,
-        outputs.labels,
-        axes=axes[-labels.ndim :],
-        pixel_size_um=stack_size_um(source),
-        overwrite=overwrite,
-    )
-    if outputs.overlay is not None:
-        rgb = read_rgb(source, opened.intensity, plane=opened.planes[0])
-        save_overlay(
-            rgb,
-            labels.reshape(source.plane_shape),
-            outputs.overlay,
-            pixel_size_um=size_um,
-            overwrite=overwrite,
-        )
-    if outputs.measurements is not None:
-        table = measure_planes(opened, labels, scores)
-        save_measurements(table, outputs.measurements, overwrite=overwrite)
-
-
-def measure_planes(
-    opened: OpenedFile,
-    labels: NDArray[np.uint32],
-    scores: Mapping[str, Mapping[int, float]],
-) -> dict[str, NDArray[Any]]:
-    """Measure the objects of each plane; see `write` for the parameters.
-
-    Returns
-    -------
-    dict of str to (n_objects,) array
-        As `measure`, and for a stack the columns ``frame`` and ``slice``.
-    """
-    source, planes = opened.source, opened.planes
-    tables = []
-    by_plane = labels.reshape(-1, *source.plane_shape)
-    for (frame, z), ids in zip(planes, by_plane, strict=True):
-        table = measure(
-            ids,
-            source.read(plane=(frame, z)),
-            channel_names=source.channel_names,
-            pixel_size_um=source.pixel_size_um,
-            extra=scores,
-        )
-        if len(planes) > 1:
-            n_objects = len(table["object"])
-            where = {
-                "frame": np.full(n_objects, frame),
-                "slice": np.full(n_objects, z),
-            }
-            table = {"object": table["object"], **where, **table}
-        tables.append(table)
-    return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
 
 
 def check_free(outputs: Outputs) -> None:

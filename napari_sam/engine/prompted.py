@@ -12,9 +12,10 @@ import numpy as np
 from napari_sam.engine.batch import Report
 from napari_sam.engine.complete import complete_many
 from napari_sam.engine.embed import open_plane
-from napari_sam.engine.files import ImageOptions, check_free, open_file, write
+from napari_sam.engine.files import ImageOptions, check_free, open_file
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.predict import Predictor
+from napari_sam.engine.results import write_labels
 from napari_sam.errors import InputError, NapariSamWarning
 from napari_sam.masks import Candidate
 from napari_sam.prompts import (
@@ -149,11 +150,13 @@ def predict_file(
             + "; no object is left"
         )
     labels = paint(found, opened.source.plane_shape)
+    ids = sorted(found)
     scores = {
-        "predicted_iou": {n: each.predicted_iou for n, each in found.items()},
-        "stability": {n: each.stability for n, each in found.items()},
+        "object": np.array(ids),
+        "predicted_iou": np.array([found[n].predicted_iou for n in ids]),
+        "stability": np.array([found[n].stability for n in ids]),
     }
-    write(opened, labels, outputs, scores)
+    write_labels(opened, labels, outputs, scores)
     n_objects = int(np.count_nonzero(np.unique(labels)))
     seconds = time.perf_counter() - start
     return Predicted(Report(path, n_objects, seconds, outputs), tuple(answers))

@@ -1,4 +1,4 @@
-"""Stitched planes -> labels, tables and pictures, never a whole image in memory."""
+"""Labels of an image -> files, tables and pictures, never a whole image in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from napari_sam.writers.ome_zarr import save_ome_zarr
 from napari_sam.writers.scale import stack_size_um
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -99,26 +99,18 @@ def write_results(
         Number of objects.
     """
     source = opened.source
-    is_stack = opened.plane is None
-    axes = "".join(axis for axis in "TZ" if axis in source.axes and is_stack)
+    axes = "".join(
+        axis for axis in "TZ" if axis in source.axes and opened.plane is None
+    )
     lengths = dict(zip("TZYX", source.shape, strict=True))
     stack = LabelStack(paintings, tuple(lengths[axis] for axis in axes))
-    labels = ImageSource(
-        stack,
-        axes=f"{axes}YX",
-        pixel_size_um=source.pixel_size_um,
-        z_step_um=source.z_step_um if "Z" in axes else None,
-        name=f"labels of {source.name}",
-    )
-    make_folder(outputs.labels.parent)
-    if outputs.labels.suffix.lower() == ".zarr":
-        save_ome_zarr(labels, outputs.labels, overwrite=True)
-    else:
-        save_labels(labels, outputs.labels, overwrite=True)
-    if outputs.measurements is not None:
-        save_measurements(
-            _measurements(opened, stack, labels), outputs.measurements, overwrite=True
+    scores = [
+        object_table(painting, plane, first)
+        for painting, plane, first in zip(
+            paintings, opened.planes, stack.first_ids, strict=True
         )
+    ]
+    write_labels(opened, stack, replace(outputs, overwrite=True), _joined(scores))
     if outputs.seams is not None:
         tables = [
             _with_plane(find_seams(painting, grid, first), plane)
@@ -127,15 +119,54 @@ def write_results(
             )
         ]
         save_measurements(_joined(tables), outputs.seams, overwrite=True)
+    return stack.n_objects
+
+
+def write_labels(
+    opened: OpenedFile,
+    labels: Any,
+    outputs: Outputs,
+    scores: Mapping[str, NDArray[Any]],
+) -> None:
+    """Write labels, and the overlay and measurements that `Outputs` names.
+
+    Parameters
+    ----------
+    opened : OpenedFile
+        The image.
+    labels : array
+        Object ids of the planes that were used, with the axes that they have in the
+        image; read region by region.
+    outputs : Outputs
+        The files; its folder is made.
+    scores : mapping of str to (N,) array
+        ``object``, rising ids; ``predicted_iou`` and ``stability`` become columns of
+        the measurements.
+    """
+    source, overwrite = opened.source, outputs.overwrite
+    n_axes = len(labels.shape) - 2
+    axes = "".join(axis for axis in "TZ" if axis in source.axes and n_axes)
+    ids = ImageSource(
+        labels,
+        axes=f"{axes}YX",
+        pixel_size_um=source.pixel_size_um,
+        z_step_um=source.z_step_um if "Z" in axes else None,
+        name=f"labels of {source.name}",
+    )
+    make_folder(outputs.labels.parent)
+    save = save_ome_zarr if outputs.labels.suffix.lower() == ".zarr" else save_labels
+    save(ids, outputs.labels, overwrite=overwrite)
+    if outputs.measurements is not None:
+        table = _measurements(opened, ids, scores)
+        save_measurements(table, outputs.measurements, overwrite=overwrite)
     if outputs.overlay is not None:
         save_overlay(
             read_rgb(source, opened.intensity, plane=opened.planes[0]),
-            paintings[0].labels(),
+            ids.read(),
             outputs.overlay,
             pixel_size_um=stack_size_um(source),
-            overwrite=True,
+            overwrite=overwrite,
         )
-    return stack.n_objects
 
 
 def check_overlay(opened: OpenedFile, outputs: Outputs) -> None:
@@ -162,7 +193,7 @@ def check_overlay(opened: OpenedFile, outputs: Outputs) -> None:
 
 
 def _measurements(
-    opened: OpenedFile, stack: LabelStack, labels: ImageSource
+    opened: OpenedFile, labels: ImageSource, scores: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
     """Measure all objects, and add the scores of the network."""
     source = opened.source
@@ -171,10 +202,9 @@ def _measurements(
     if source.shape != labels.shape:
         labels = replace(labels, axes="YX")
     table = measure_objects(labels, source)
-    found = [object_table(painting, (0, 0)) for painting in stack.paintings]
+    places = np.searchsorted(scores["object"], table["object"])
     for name in ("predicted_iou", "stability"):
-        scores = np.concatenate([each[name] for each in found])
-        table[name] = scores[table["object"].astype(np.int64) - 1]
+        table[name] = scores[name][places]
     return table
 
 

@@ -107,8 +107,15 @@ def _features(
                 "features, as QuPath exports them"
             )
         is_feature = feature["type"] == "Feature"
-        geometry = feature.get("geometry") if is_feature else feature
-        yield geometry or {}, feature.get("properties") or {}
+        geometry = (feature.get("geometry") if is_feature else feature) or {}
+        properties = feature.get("properties") or {}
+        for name, each in (("geometry", geometry), ("properties", properties)):
+            if not isinstance(each, dict):
+                raise FormatError(
+                    f"{path}: the {name} of a feature is {json.dumps(each)[:40]}; "
+                    "expected an object in braces, as QuPath exports it"
+                )
+        yield geometry, properties
 
 
 def _prompts(

@@ -16,7 +16,6 @@ from napari_sam.stitch.few import (
     PlaneObject,
     compete,
     merge_views,
-    quality,
     without_duplicates,
 )
 from napari_sam.stitch.graph import MIN_AGREEMENT
@@ -35,7 +34,6 @@ __all__ = [
     "compete",
     "find_seams",
     "merge_views",
-    "quality",
     "stitch",
     "without_duplicates",
 ]

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sam.stitch.compete import MIN_VISIBLE, left_over
-from napari_sam.stitch.graph import MIN_AGREEMENT, find_groups, rank_views
+from napari_sam.stitch.graph import MIN_AGREEMENT, find_groups, rank_keys, rank_views
 from napari_sam.stitch.objects import make_objects
 from napari_sam.stitch.views import Views, checksum
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     from napari_sam.masks import Candidate
     from napari_sam.tiling import CropGrid
@@ -46,15 +48,6 @@ class PlaneObject:
     is_cut: bool = False
 
 
-def quality(candidate: Candidate) -> float:
-    """Return the score by which candidates compete.
-
-    It is predicted IoU x stability, as both say how good a mask is, less
-    `Candidate.penalty`.
-    """
-    return candidate.predicted_iou * candidate.stability - candidate.penalty
-
-
 def without_duplicates(
     candidates: Iterable[Candidate], region: Box, *, min_visible: float = MIN_VISIBLE
 ) -> list[Candidate]:
@@ -74,7 +67,8 @@ def without_duplicates(
     list of Candidate
         Disjoint masks, best first.
     """
-    ranked = sorted(candidates, key=_rank)
+    found = list(candidates)
+    ranked = [found[i] for i in np.lexsort(_rank_keys(found)).tolist()]
     left = _drawn(ranked, region, min_visible, min_area=1)
     return [each for each in left if each is not None]
 
@@ -143,9 +137,10 @@ def compete(
         With disjoint masks, in the order of their first pixels.
     """
     # what no crop sees whole, and no two crops agree on, comes last
-    in_order = sorted(
-        objects, key=lambda o: (o.is_cut and o.n_views == 1, *_rank(o.candidate))
-    )
+    found = list(objects)
+    is_alone = np.array([each.is_cut and each.n_views == 1 for each in found], bool)
+    keys = _rank_keys([each.candidate for each in found])
+    in_order = [found[i] for i in np.lexsort((*keys, is_alone)).tolist()]
     region = Box(0, 0, 0, 0)
     for each in in_order:
         region = region.union(each.candidate.box)
@@ -175,11 +170,16 @@ def _drawn(
     return left
 
 
-def _rank(candidate: Candidate) -> tuple[float, ...]:
-    """Return the key of `rank_keys` for one candidate."""
-    box = candidate.box
-    place = (box.y0, box.x0, box.y1, box.x1, candidate.crop)
-    return (-quality(candidate), *place, checksum(candidate.mask))
+def _rank_keys(candidates: Sequence[Candidate]) -> tuple[NDArray[np.generic], ...]:
+    """Return `rank_keys` of candidates that are not packed."""
+    scores = [(c.predicted_iou, c.stability, c.penalty) for c in candidates]
+    boxes = [(c.box.y0, c.box.x0, c.box.y1, c.box.x1) for c in candidates]
+    return rank_keys(
+        np.array(scores, np.float64).reshape(-1, 3),
+        np.array(boxes, np.int32).reshape(-1, 4),
+        np.array([c.crop for c in candidates], np.int64),
+        np.array([checksum(c.mask) for c in candidates], np.uint32),
+    )
 
 
 def _first_pixel(candidate: Candidate) -> tuple[int, int]:

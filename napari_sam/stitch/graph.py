@@ -58,7 +58,7 @@ class Group:
     members : list of int
         Their places in `Nodes`, best first.
     agreement : float
-        Lowest IoU of two of them in their overlap.
+        Lowest IoU of two of them in what both crops see, if they share a pixel.
     """
 
     members: list[int]
@@ -123,13 +123,12 @@ def find_groups(
     list of Group
         Of two views or more, in the order of their best.
     """
-    edges = np.concatenate(
-        [np.zeros((0, 3)), *_edges(nodes, views, grid, min_agreement)]
-    )
+    edges = np.concatenate([np.zeros((0, 3)), *_edges(nodes, views, grid)])
     edges = edges[np.lexsort((edges[:, 2], edges[:, 1], -edges[:, 0]))]
     pairs = edges[:, 1:].astype(np.int64).tolist()
+    n_agreeing = int(np.count_nonzero(edges[:, 0] >= min_agreement))
     group_of: dict[int, list[int]] = {}
-    for i, j in pairs:
+    for i, j in pairs[:n_agreeing]:
         first = group_of.setdefault(i, [i])
         second = group_of.setdefault(j, [j])
         seen = {nodes.crops[k] for k in first}
@@ -142,7 +141,7 @@ def find_groups(
     agreement = {
         id(group_of[i]): iou
         for iou, (i, j) in zip(edges[:, 0].tolist(), pairs, strict=True)
-        if group_of[i] is group_of[j]
+        if i in group_of and group_of[i] is group_of.get(j)
     }
     return [
         Group(sorted(members), agreement[id(members)])
@@ -160,7 +159,7 @@ def _columns(
 
 
 def _edges(
-    nodes: Nodes, views: Mapping[int, Views], grid: CropGrid, min_agreement: float
+    nodes: Nodes, views: Mapping[int, Views], grid: CropGrid
 ) -> Iterator[NDArray[np.float64]]:
     """Compare the views of each two crops that overlap: rows of IoU, i, j."""
     places = _places(nodes)
@@ -173,7 +172,6 @@ def _edges(
             rows = [
                 (iou, *sorted((places[index][k], places[other.index][m])))
                 for iou, k, m in _agreements(views[index], views[other.index], shared)
-                if iou >= min_agreement
             ]
             yield np.array(rows, np.float64).reshape(-1, 3)
 

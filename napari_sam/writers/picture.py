@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from napari_sam.images import ImageSource
 
 ENDINGS = (".png",)
@@ -67,7 +69,7 @@ def save_outlines(
     factor = math.ceil(max(labels.plane_shape) / MAX_SIDE)
     ids = np.concatenate(
         [
-            read_ids(labels, band)[factor // 2 :: factor, factor // 2 :: factor]
+            _middles(read_ids(labels, band), factor)
             for band in _bands(labels.plane_shape, factor)
         ]
     )
@@ -77,6 +79,12 @@ def save_outlines(
         rgb = _shrunk(image_source(image, labels), factor)
     size = labels.pixel_size_um and tuple(factor * s for s in labels.pixel_size_um)
     return save_overlay(rgb, ids, path, pixel_size_um=size, overwrite=overwrite)
+
+
+def _middles(ids: NDArray[np.uint32], factor: int) -> NDArray[np.uint32]:
+    """Return the pixel in the middle of each block."""
+    y, x = (min(factor, n) // 2 for n in ids.shape)
+    return ids[y::factor, x::factor]
 
 
 def _shrunk(image: ImageSource, factor: int) -> Any:
@@ -89,8 +97,11 @@ def _shrunk(image: ImageSource, factor: int) -> Any:
 
 
 def _bands(shape: tuple[int, int], factor: int) -> Iterator[Box]:
-    """Cut a plane into bands of whole blocks; what is left at the ends is dropped."""
-    height, width = (n // factor * factor for n in shape)
+    """Cut a plane into bands of whole blocks; what is left at the ends is dropped.
+
+    A side shorter than a block is one block.
+    """
+    height, width = (max(n // factor * factor, min(n, factor)) for n in shape)
     step = max(_BAND_PIXELS // width // factor, 1) * factor
     for y0 in range(0, height, step):
         yield Box(y0, 0, min(y0 + step, height), width)

@@ -26,11 +26,11 @@ class PreparedTruth:
     def __init__(
         self,
         embedding: torch.Tensor,
-        size: tuple[int, int],
+        size: tuple[int, ...] = (),
         origins: Sequence[tuple[int, int]] = ((0, 0),),
     ) -> None:
         self.source = embedding
-        self.size = size
+        self.size = tuple(size or embedding.shape[2:])
         self.origins = origins
         self.details = None
 
@@ -76,7 +76,7 @@ class OracleSam(Sam):
         return embedding
 
     def prepare(self, embedding, **others):
-        return PreparedTruth(embedding, tuple(embedding.shape[2:]))
+        return PreparedTruth(embedding)
 
     def decode(self, embedding, *, points=None, boxes=None, multimask=True, **others):
         if isinstance(embedding, torch.Tensor):

@@ -115,6 +115,11 @@ class TestGeoJson:
         ("content", "message"),
         [
             ({"a": 1}, "no GeoJSON"),
+            ({"type": "Feature", "geometry": [1, 2]}, r"geometry .* is \[1, 2\]"),
+            (
+                [{"type": "Feature", "geometry": None, "properties": "x"}],
+                'properties .* is "x"',
+            ),
             ([feature("Polygon", [[[0, 0], [0, 5]]])], "feature 1: .*without an area"),
             ([feature("Point", ["a", 1])], "feature 1"),
             ([{"type": "Point"}], "feature 1 has no 'coordinates'"),

@@ -134,6 +134,20 @@ def test_a_large_plane_is_shrunk_as_it_is_read(
     assert (background == (200 if has_image else 0)).all()
 
 
+@pytest.mark.parametrize("shape", [(1, 350), (350, 1), (2, 101)])
+def test_a_strip_is_shrunk_to_a_line(
+    tmp_path: Path, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_sam.writers.picture.MAX_SIDE", 100)
+    image = ImageSource(np.full((*shape, 3), 200, np.uint8), "YXS")
+    picture = save_outlines(np.zeros(shape, np.uint32), tmp_path / "a.png", image=image)
+    factor = -(-max(shape) // 100)
+    drawn = np.asarray(Image.open(picture))
+    small = tuple(max(n // factor, 1) for n in shape)
+    assert drawn.shape[0] * small[1] == drawn.shape[1] * small[0]
+    assert (drawn == 200).all()
+
+
 def test_places_far_out_keep_their_decimals(tmp_path: Path) -> None:
     labels = np.zeros((2, 12_350), np.uint8)
     labels[0, 12_345:12_347] = labels[1, 12_346] = 1

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.mosaic import squares, write_mosaic
-from napari_sam import find_intensity, load_model, open_image, run
+from napari_sam import load_model, open_image, run
 from napari_sam.engine.automatic import AutomaticConfig, segment
-from napari_sam.images import ImageSource, Intensity, read_rgb
+from napari_sam.images import ImageSource, Intensity, find_intensity, read_rgb
 from napari_sam.model import Sam
 from napari_sam.tiling import Box, CropGrid
 from napari_sam.training.metrics import overlaps

@@ -62,7 +62,7 @@ class _Pixels(NamedTuple):
 
     crop: Crop
     pixels: Tensor
-    seal: bytes
+    seal: bytes  # says nothing where nothing is kept
     contrast: float  # of the plane's own pixels
 
 
@@ -350,7 +350,8 @@ class PlaneEmbedding:
             band = Box(y0, box.x0, min(y0 + self.grid.size, box.y1), box.x1)
             rgb = read_rgb(self.source, self.intensity, band, self.plane)
             rgb = np.ascontiguousarray(rgb)
-            digest.update(rgb.data)
+            if self._entry is not None:
+                digest.update(rgb.data)
             means.append(block_means(rgb))
             pixels = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
             bands.append(_resampled(pixels[None], (band.height, width)))

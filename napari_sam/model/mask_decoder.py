@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_sam.errors import InputError
-from napari_sam.model.affinity import Affinity, Details, Seeds
+from napari_sam.model.affinity import Affinity, Details, Quality, Seeds
 from napari_sam.model.layers import LayerNorm2d, MLPBlock
 
 
@@ -140,6 +140,7 @@ class MaskDecoder(nn.Module):
         )
         self.iou_prediction_head = MLP(dim, dim, 4)
         self.affinity = Affinity(dim) if has_votes else None
+        self.quality = Quality() if has_votes else None
 
     def prepare(
         self, source: Tensor, position: Tensor, details: Details | None = None
@@ -201,9 +202,11 @@ class MaskDecoder(nn.Module):
         predicted_iou : (N, K) tensor
         """
         tokens, image = self.attend(prepared, sparse)
-        predicted_iou = self.iou_prediction_head(tokens[:, 0])
+        predicted_iou = self.iou_prediction_head(tokens[:, 0])[:, list(answers)]
         logits = self.draw(prepared, tokens, image, answers=answers, seeds=seeds)
-        return logits, predicted_iou[:, list(answers)]
+        if self.quality is not None:
+            predicted_iou = predicted_iou + self.quality(logits)
+        return logits, predicted_iou
 
     def attend(
         self, prepared: PreparedEmbedding, sparse: Tensor

@@ -34,7 +34,8 @@ State = dict[str, Tensor]
 _ENCODER = "image_encoder."
 _HEAD = "proposal_head."
 _DETAIL = "detail."
-_VOTES, _AFFINITY = "proposal_head.votes.", "mask_decoder.affinity."
+_VOTES = "proposal_head.votes."
+_AFFINITY = ("mask_decoder.affinity.", "mask_decoder.quality.")
 _LAYER = "mask_decoder.transformer.layers."
 
 # What the parameters of networks that are not SAM begin with, and what to say then.
@@ -255,5 +256,5 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {
         name: tensor.shape
         for name, tensor in state.items()
-        if not name.startswith((_HEAD, _DETAIL, _AFFINITY))
+        if not name.startswith((_HEAD, _DETAIL, *_AFFINITY))
     }

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from napari_sam.model.affinity import UNIT, Affinity, Seeds, read_votes
+from napari_sam.model.affinity import UNIT, Affinity, Quality, Seeds, read_votes
 
 SIDE = 32  # cells of 4 pixels
 
@@ -99,6 +99,31 @@ def test_windows_know_where_they_lie(affinity):
     torch.testing.assert_close(found, whole[4:28, 4:20])
 
 
+@torch.inference_mode()
+def test_a_negative_click_in_the_object_itself_cuts_off_a_part(affinity):
+    labels, votes = discs()
+    places = [(4 * 7 + 1.5, 4 * 16 + 1.5), (4 * 13 + 1.5, 4 * 16 + 1.5)]
+    mask = ask(affinity, votes, places, [1, 0]) > 0
+    assert mask[16, 7]
+    assert not mask[16, 13]
+    assert mask[labels == 1].float().mean() > 0.5
+
+
+def test_the_expected_iou_is_that_of_the_probabilities():
+    quality = Quality()
+    seen = []
+    quality.layers.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    logits = torch.full((1, 1, 4, 4), -2.0)
+    logits[0, 0, :2] = 1.0
+    assert quality(logits).item() == 0  # not trained yet
+    inside, outside = 8 / (1 + math.exp(-1)), 8 / (1 + math.exp(2))
+    expected, certainty, soft, size = seen[0][0, 0].tolist()
+    assert expected == pytest.approx(inside / (8 + outside), rel=1e-5)
+    assert certainty == pytest.approx(inside / 8, rel=1e-5)
+    assert soft == pytest.approx((8 - inside) / (outside + 8 - inside), rel=1e-5)
+    assert size == pytest.approx(math.log(9) / 8, rel=1e-5)
+
+
 def test_logits_are_the_weighed_maps_of_each_place(affinity):
     torch.manual_seed(1)
     for parameter in affinity.parameters():
@@ -131,16 +156,20 @@ def test_logits_are_the_weighed_maps_of_each_place(affinity):
                 return torch.exp(-nearest / (2 * radius**2))
 
             apart = (place - middle).abs() * 2 / torch.tensor([60.0, 40.0])
+            usual, little = torch.tensor(0.4 * size), torch.tensor(0.15 * size)
+            against = near([voted[1][:2]], usual, centre) - near(own, usual, centre)
+            at_positive = near(points[0, [0, 2]], little, place)
+            at_negative = near(points[0, [1]], little, place) - at_positive
             maps = torch.stack(
                 [
                     near([seed + shift for seed in own], radius, centre),
-                    near([voted[1][:2]], torch.tensor(0.4 * size), centre),
+                    against.clamp(min=0),
                     4 * torch.tanh(at[3] / 4),
                     near(own, torch.tensor(size), place),
                     -(apart.max() - 1).clamp(0, 2),
                     (1 - apart.square().sum()).clamp(-1, 1),
-                    near(points[0, [0, 2]], torch.tensor(0.1 * size), place),
-                    near(points[0, [1]], torch.tensor(0.1 * size), place),
+                    at_positive,
+                    at_negative.clamp(min=0),
                     torch.ones(()),
                 ]
             )

@@ -127,6 +127,14 @@ def segment(
             rich_help_panel="Output",
         ),
     ] = None,
+    three_planes: Annotated[
+        bool,
+        typer.Option(
+            "--three-planes",
+            help="Volumes in XY, XZ and YZ planes, fused; also NAME.uncertainty.tif.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
 ) -> None:
     """Find all objects of each image, without prompts; stacks plane by plane.
 
@@ -162,6 +170,23 @@ def segment(
     sam = load_model(model, device=device, precision=precision)
     if plan:
         _print_plan(work, sam, opening, config, as_json=as_json)
+        return
+    if three_planes:
+        _only_labels(outputs, link, scheduler, workers)
+        from napari_sam.engine.three_planes import three_planes_file
+
+        work_through(
+            [
+                (
+                    each.name,
+                    three_planes_file(
+                        each.path, to, sam, _of_image(opening, each), config
+                    ),
+                )
+                for each, to in work
+            ],
+            as_json=as_json,
+        )
         return
     with _cluster(scheduler, workers, device) as cluster:
         how: dict[str, Any] = {"weights": model or "default", "workers": cluster}
@@ -224,6 +249,17 @@ def run(
     with _cluster(scheduler, workers, device) as cluster:
         job = segment_recipe(what, to, sam, image=path, workers=cluster)
         work_through([(path, job)], as_json=as_json)
+
+
+def _only_labels(outputs: list[Outputs], *others: object) -> None:
+    """Refuse what the three-plane mode does not do."""
+    more = [(each.overlay, each.measurements, each.seams) for each in outputs]
+    if any(others) or any(any(each) for each in more):
+        raise InputError(
+            "--three-planes writes labels and uncertainty, in one process; leave out "
+            "--link, --overlay, --measurements, --seams, --workers and --scheduler, "
+            "and use napari-sam export for other formats"
+        )
 
 
 def _of_image(options: ImageOptions, image: InputImage) -> ImageOptions:

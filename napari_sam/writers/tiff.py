@@ -104,11 +104,64 @@ def save_labels(
             photometric="minisblack",
             resolution=(1e4 / sizes["X"], 1e4 / sizes["Y"]) if sizes else None,
             resolutionunit="CENTIMETER" if sizes else None,
-            metadata={"axes": axes, "Name": path.name.split(".")[0]}
-            | {f"PhysicalSize{axis}": size for axis, size in sizes.items()}
-            | {f"PhysicalSize{axis}Unit": "µm" for axis in sizes},
+            metadata=_metadata(path, axes, sizes),
         )
     return path
+
+
+def save_scores(
+    scores: NDArray[np.floating[Any]],
+    path: Path,
+    *,
+    pixel_size_um: Sequence[float] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Save a number for each pixel of a plane or a volume as float32 OME-TIFF.
+
+    Parameters
+    ----------
+    scores : (Y, X) or (Z, Y, X) array of floats
+    path : Path
+        Ending in .tif.
+    pixel_size_um : sequence of float, optional
+        (y, x) or (z, y, x), in micrometres.
+    overwrite : bool
+        Replace an existing file.
+
+    Returns
+    -------
+    Path
+        Where the file is.
+
+    Raises
+    ------
+    InputError
+        If the array has other axes, or the pixel size does not fit.
+    FileError
+        If the file exists already or cannot be written.
+    """
+    axes = _checked_axes(None, scores.shape)
+    sizes = sizes_um(pixel_size_um)
+    with atomic(path, overwrite=overwrite) as part:
+        tifffile.imwrite(
+            part,
+            scores.astype(np.float32),
+            ome=True,
+            compression="zlib",
+            photometric="minisblack",
+            resolution=(1e4 / sizes["X"], 1e4 / sizes["Y"]) if sizes else None,
+            resolutionunit="CENTIMETER" if sizes else None,
+            metadata=_metadata(path, axes, sizes),
+        )
+    return path
+
+
+def _metadata(path: Path, axes: str, sizes: dict[str, float]) -> dict[str, Any]:
+    return (
+        {"axes": axes, "Name": path.name.split(".")[0]}
+        | {f"PhysicalSize{axis}": size for axis, size in sizes.items()}
+        | {f"PhysicalSize{axis}Unit": "µm" for axis in sizes}
+    )
 
 
 class _Stack:

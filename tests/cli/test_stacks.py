@@ -114,3 +114,19 @@ def test_wrong_input_is_explained(
     ended = cli("propagate", stack, "--model", weights, *arguments)
     assert ended.status == 2
     assert message in ended.err
+
+
+def test_three_directions_are_fused(
+    cli: Callable[..., Ended], weights: Path, tmp_path: Path
+) -> None:
+    volume = np.random.default_rng(0).integers(0, 255, (5, 24, 24)).astype(np.uint8)
+    path = tmp_path / "volume.tif"
+    tifffile.imwrite(path, volume, metadata={"axes": "ZYX"})
+    ended = cli("segment", path, "-m", weights, "-o", "out", "--three-planes")
+    assert ended.status == 0, ended.err
+    assert tifffile.imread(tmp_path / "out" / "volume.labels.tif").shape == (5, 24, 24)
+    scores = tifffile.imread(tmp_path / "out" / "volume.uncertainty.tif")
+    assert scores.max() < 1
+    ended = cli("segment", path, "-m", weights, "--three-planes", "--link", "z")
+    assert ended.status == 2
+    assert "leave out --link" in " ".join(ended.err.split())

@@ -124,6 +124,18 @@ def test_the_expected_iou_is_that_of_the_probabilities():
     assert size == pytest.approx(math.log(9) / 8, rel=1e-5)
 
 
+@torch.inference_mode()
+def test_each_prompt_may_look_at_a_window_of_its_own(affinity):
+    _, votes = discs()
+    places = [[(4 * 9.0, 4 * 16.0)], [(4 * 21.0, 4 * 16.0)]]
+    parts = torch.cat([votes[..., 8:24, 0:16], votes[..., 8:24, 14:30]])
+    seeds = Seeds.of(torch.tensor(places), torch.ones(2, 1), None)
+    found = affinity(parts, seeds, torch.zeros(2, 1, 8))
+    for i, columns in enumerate((slice(0, 16), slice(14, 30))):
+        alone = ask(affinity, votes, places[i], [1])[8:24, columns]
+        torch.testing.assert_close(found[i, 0], alone)
+
+
 def test_logits_are_the_weighed_maps_of_each_place(affinity):
     torch.manual_seed(1)
     for parameter in affinity.parameters():

@@ -41,6 +41,8 @@ from napari_sam.settings import get_settings
 from napari_sam.tiling import Box, Crop, CropGrid, Need
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -164,6 +166,13 @@ class PlaneEmbedding:
                     (embedding,) = self._encode([part])
                     found = self._keep(part, embedding)
         return self._remember(crop, found)
+
+    def knows(self, crop: Crop) -> bool:
+        """Whether the embedding of a crop need not be encoded."""
+        if self._recall(crop) is not None:
+            return True
+        entry, index = self._place(crop)
+        return entry is not None and entry.seal(index) is not None
 
     def state(self, crop: Crop) -> CropState:
         """Tell what is known of a crop of the grid: missing, done or skipped.
@@ -431,6 +440,33 @@ class PlaneEmbedding:
             if len(self._recent) > _KEPT_IN_MEMORY:
                 self._recent.popitem(last=False)
         return embedding
+
+
+def encode_together(planes: Sequence[PlaneEmbedding], crop: Crop) -> None:
+    """Encode one crop of several planes in one batch, where it is not known yet.
+
+    Parameters
+    ----------
+    planes : sequence of PlaneEmbedding
+        Of one network, cut in the same way.
+    crop : Crop
+        As for `PlaneEmbedding.of`, which finds it afterwards.
+
+    Raises
+    ------
+    DeviceError
+        If the device runs out of memory.
+    """
+    missing = [plane for plane in planes if not plane.knows(crop)]
+    if not missing:
+        return
+    # private members of the class in this file
+    parts = [plane._read(crop) for plane in missing]  # noqa: SLF001
+    with turn_of(missing[0].model).take(urgent=True):
+        encoded = missing[0]._encode(parts)  # noqa: SLF001
+        for plane, part, embedding in zip(missing, parts, encoded, strict=True):
+            kept = plane._keep(part, embedding)  # noqa: SLF001
+            plane._remember(crop, kept)  # noqa: SLF001
 
 
 @job

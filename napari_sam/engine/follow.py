@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.feature import peak_local_max
 
-from napari_sam.engine.embed import open_plane
+from napari_sam.engine.embed import encode_together, open_plane
 from napari_sam.engine.predict import Predictor
 from napari_sam.errors import InputError
 from napari_sam.images import read_rgb
@@ -126,6 +126,8 @@ class StackPlanes:
         How pixels become 8-bit RGB; one for all planes.
     cache : EmbeddingCache or None
         Where embeddings are kept.
+    batch : int
+        Slices encoded at once.
     """
 
     def __init__(  # noqa: PLR0913 - what every plane is opened with
@@ -137,6 +139,7 @@ class StackPlanes:
         grid: CropGrid,
         intensity: Intensity,
         cache: EmbeddingCache | None,
+        batch: int = 1,
     ) -> None:
         if along not in ("z", "t"):
             raise InputError(f"along {along!r}; use 'z' or 't'")
@@ -145,6 +148,7 @@ class StackPlanes:
         self.along = along
         self.at = at
         self.n = source.shape[1 if along == "z" else 0]
+        self.batch = batch
         self._options = (grid, intensity, cache)
         self._open: OrderedDict[int, Predictor] = OrderedDict()
 
@@ -153,7 +157,7 @@ class StackPlanes:
         return (self.at, i) if self.along == "z" else (i, self.at)
 
     def predictor(self, i: int) -> Predictor:
-        """Return what answers prompts on a plane; the last three are held."""
+        """Return what answers prompts on a plane; a few are held."""
         if i not in self._open:
             grid, intensity, cache = self._options
             plane = open_plane(
@@ -165,10 +169,26 @@ class StackPlanes:
                 intensity=intensity,
             )
             self._open[i] = Predictor(self.model, plane)
-            if len(self._open) > _OPEN_PLANES:
+            if len(self._open) > _OPEN_PLANES + self.batch:
                 self._open.popitem(last=False)
         self._open.move_to_end(i)
         return self._open[i]
+
+    def encode(self, crop: Crop, slices: Sequence[int]) -> None:
+        """Encode a crop of the first slices of several, as many as a batch has.
+
+        Parameters
+        ----------
+        crop : Crop
+            Of any of the planes.
+        slices : sequence of int
+            The one that is needed now, and those that come next. Nothing is encoded
+            while the first is there.
+        """
+        first = self.predictor(slices[0]).embedding
+        if not first.knows(crop):
+            ahead = [self.predictor(i).embedding for i in slices[: self.batch]]
+            encode_together(ahead, crop)
 
     def gray(self, i: int, region: Box) -> NDArray[np.float64]:
         """Brightness in a region, 0 to 255."""
@@ -234,7 +254,10 @@ class Follower:
         self._contrast = self._contrast_of(i, found)
 
     def next(
-        self, i: int, history: Sequence[tuple[int, Candidate]]
+        self,
+        i: int,
+        history: Sequence[tuple[int, Candidate]],
+        ahead: Sequence[int] = (),
     ) -> Answer | Stopped:
         """Return the object in a slice after others.
 
@@ -244,6 +267,8 @@ class Follower:
             The slice.
         history : sequence of (int, Candidate)
             The last slice with the object, and the one before it if there is one.
+        ahead : sequence of int
+            Slices that will be asked for next.
         """
         z, last = history[-1]
         expected = last
@@ -251,21 +276,47 @@ class Follower:
             before, earlier = history[-2]
             speed = (_centre(last) - _centre(earlier)) / (z - before)
             expected = self._moved(last, speed * (i - z))
-        return self.like(i, expected)
+        return self.like(i, expected, ahead)
 
-    def like(self, i: int, expected: Candidate) -> Answer | Stopped:
+    def like(
+        self, i: int, expected: Candidate, ahead: Sequence[int] = ()
+    ) -> Answer | Stopped:
         """Return the object in a slice that is most like an expected one."""
-        predictor = self.planes.predictor(i)
         parts = _lobes(expected) if self.config.branches else [expected]
         forbidden = self._forbidden(i)
         answers = [
-            self._checked(i, part, _asked(predictor, part, forbidden), forbidden)
+            self._checked(i, part, self._asked([i, *ahead], part, forbidden), forbidden)
             for part in parts
         ]
         good = [each for each in answers if isinstance(each, Answer)]
         if not good:
             return answers[0]
         return good[0] if len(good) == 1 else _joined(good)
+
+    def _asked(
+        self,
+        slices: Sequence[int],
+        expected: Candidate,
+        forbidden: NDArray[np.float32],
+    ) -> Prediction:
+        """Ask the first slice with box, inner point and mask of what is expected."""
+        predictor = self.planes.predictor(slices[0])
+        box, shape = expected.box, predictor.embedding.grid.shape
+        room = 1 + int(_ROOM * max(box.shape))
+        wide = Box(box.y0 - room, box.x0 - room, box.y1 + room, box.x1 + room).clip(
+            shape
+        )
+        point = _interior(expected)
+        prompts = Prompts(
+            np.concatenate([point[None], forbidden]),
+            [True] + [False] * len(forbidden),
+            [wide.y0, wide.x0, wide.y1, wide.x1],
+        )
+        config, crop = predictor.model.config, predictor.crop_for(prompts)
+        logits = mask_prompt(expected, crop, config.mask_size, config.image_size)
+        full = Prompts(prompts.points, prompts.positive, prompts.boxes, logits)
+        self.planes.encode(crop, slices)
+        return predictor.predict(full, multimask=True, crop=crop)
 
     def _forbidden(self, i: int) -> NDArray[np.float32]:
         given = self.forbidden.get(i)
@@ -364,25 +415,6 @@ def mask_prompt(
     inside = found.mask[np.ix_(rows[rows_in] - box.y0, columns[columns_in] - box.x0)]
     logits[np.ix_(rows_in, columns_in)] = np.where(inside, _SURE, -_SURE)
     return logits
-
-
-def _asked(
-    predictor: Predictor, expected: Candidate, forbidden: NDArray[np.float32]
-) -> Prediction:
-    """Ask for an object with box, interior point and mask of an expected one."""
-    box, shape = expected.box, predictor.embedding.grid.shape
-    room = 1 + int(_ROOM * max(box.shape))
-    wide = Box(box.y0 - room, box.x0 - room, box.y1 + room, box.x1 + room).clip(shape)
-    point = _interior(expected)
-    prompts = Prompts(
-        np.concatenate([point[None], forbidden]),
-        [True] + [False] * len(forbidden),
-        [wide.y0, wide.x0, wide.y1, wide.x1],
-    )
-    config, crop = predictor.model.config, predictor.crop_for(prompts)
-    logits = mask_prompt(expected, crop, config.mask_size, config.image_size)
-    full = Prompts(prompts.points, prompts.positive, prompts.boxes, logits)
-    return predictor.predict(full, multimask=True, crop=crop)
 
 
 def _interior(found: Candidate) -> NDArray[np.float64]:

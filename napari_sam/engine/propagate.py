@@ -32,6 +32,7 @@ from napari_sam.images import find_intensity
 from napari_sam.link import shape_between
 from napari_sam.masks import Candidate
 from napari_sam.readers import open_image
+from napari_sam.settings import get_settings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -216,6 +217,7 @@ def propagate(  # noqa: PLR0913 - the arguments of `embed`, and where to go
         grid or default_grid(source, model),
         intensity or find_intensity(source),
         cache,
+        get_settings().encoder_batch,
     )
     first, last = _checked_range(planes, prompts, within)
     starts = sorted(i for i, given in prompts.items() if _is_start(given))
@@ -306,11 +308,11 @@ class _Work:
         self.follower.start(anchor.index, anchor.found)
         history = [(anchor.index, anchor.found)]
         failed: list[Stop] = []
-        for i in way:
+        for k, i in enumerate(way):
             if i in self.ends:
                 failed = failed or [Stop(i, step, "marked as the end of the object")]
                 break
-            answer = self.follower.next(i, history)
+            answer = self.follower.next(i, history, way[k + 1 :])
             if isinstance(answer, Stopped):
                 failed.append(Stop(i, step, answer.reason))
                 if len(failed) > self.follower.config.max_gap:

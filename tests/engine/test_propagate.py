@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.follow import mask_prompt
 from napari_sam.engine.jobs import run
 from napari_sam.engine.propagate import PropagateConfig, Propagation, propagate
@@ -11,6 +12,7 @@ from napari_sam.errors import InputError
 from napari_sam.images import ImageSource, Intensity
 from napari_sam.masks import Candidate
 from napari_sam.prompts import Prompts
+from napari_sam.settings import get_settings
 from napari_sam.tiling import Box, CropGrid
 from tests.engine.oracle import OracleSam, image_of
 
@@ -279,3 +281,34 @@ def test_input_is_checked():
     with pytest.raises(InputError, match="share from 0 to 1"):
         PropagateConfig(min_overlap=2)
     assert Propagation({}, []).suspicious == []
+
+
+class BatchOracle(StackOracle):
+    """Notes how many planes were encoded at once, and answers for each."""
+
+    def __init__(self, truth):
+        super().__init__(truth)
+        self.batches = []
+
+    def encode(self, x):
+        self.batches.append(len(x))
+        return super().encode(x)
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_slices_are_encoded_in_batches_and_nothing_twice(monkeypatch, is_kept):
+    truth = box_stack(12, (1, 0, 12, 8, 2, 8, 1))
+    batched = get_settings().model_copy(update={"encoder_batch": 4})
+    monkeypatch.setattr("napari_sam.engine.propagate.get_settings", lambda: batched)
+    oracle = BatchOracle(truth)
+    cache = EmbeddingCache() if is_kept else None
+    work = propagate(stack_image(truth), oracle, {3: click(12, 8)}, cache=cache)
+    found = run(work)
+    assert_found(found, truth == 1)
+    # the prompted slice, three below it, eight above it
+    assert oracle.batches == [1, 3, 4, 4]
+    assert len(oracle.decoded) == 12
+    if cache is not None:
+        again = propagate(stack_image(truth), oracle, {3: click(12, 8)}, cache=cache)
+        assert_found(run(again), truth == 1)
+        assert sum(oracle.batches) == 12

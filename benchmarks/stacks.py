@@ -1,35 +1,47 @@
-"""Stacks against their ground truth: one click, two corrections, automatic, tracks.
+"""Stacks: quality against ground truth, cost of a slice, memory of long stacks.
 
-Objects of a volume are clicked where they are deepest, in their middle slice; each
-correction is a click, or a mark that the object has ended, in the slice with the most
-wrong pixels: in a slice without prompts at the deepest place of the object, else at
-that of the larger error. With ``--perfect`` the network is left out: planes of the
-ground truth with ids that differ from slice to slice are linked, which measures
-linking alone.
+    python -m benchmarks.stacks quality SHARED/data --output stacks.json
+    python -m benchmarks.stacks cost
+    python -m benchmarks.stacks memory --slices 64 256
 
-    python -m benchmarks.stacks DATA --clicks --automatic --perfect --output stacks.json
+``quality`` prints every figure with its floor. Objects of a volume are clicked where
+they are deepest, in their middle slice; each correction is a click, or a mark that the
+object has ended, in the slice with the most wrong pixels: in a slice without prompts
+at the deepest place of the object, else at that of the larger error. Automatic labels
+are found plane by plane and linked. Beside each stands what is reached with planes
+of the ground truth, whose ids differ from slice to slice: that measures linking alone.
 
-DATA is a folder with ``images/NAME.tif`` and ``labels/NAME.tif``, (Z, H, W) or, with
-``--time``, (T, H, W).
+``cost`` follows an object through slices that are embedded: calls of encoder and
+decoder, and the time of a slice against that of its decoder call.
+
+``memory`` runs ``napari-sam segment --link z`` on drawn volumes of 1024 x 1024 px,
+each in a process of its own, so that its peak memory is its own.
 """
 
 import argparse
 import json
+import resource
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from skimage.draw import disk
 
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.automatic import segment
-from napari_sam.engine.embed import default_grid
+from napari_sam.engine.files import plan_outputs
 from napari_sam.engine.jobs import run
 from napari_sam.engine.propagate import PropagateConfig, Propagation, propagate
-from napari_sam.images import ImageSource
+from napari_sam.engine.volume import segment_stack
+from napari_sam.images import ImageSource, find_intensity
 from napari_sam.link import link_frames, link_slices
 from napari_sam.masks import Candidate
 from napari_sam.model import Sam
@@ -40,6 +52,26 @@ from napari_sam.training.protocol import deepest_point
 from napari_sam.weights import load_model
 
 Labels = NDArray[np.integer[Any]]
+
+
+class Stack(NamedTuple):
+    """A stack with ground truth, and the floors of its figures."""
+
+    folder: str
+    axes: Literal["ZYX", "TYX"]
+    floors: dict[str, float]
+
+
+STACKS = {
+    "embryo": Stack(
+        "mouse_embryo_nuclei3d",
+        "ZYX",
+        {"one click": 0.7, "two corrections": 0.8, "automatic AP50": 0.7},
+    ),
+    "chloroplasts": Stack("chloroplast_em3d", "ZYX", {}),
+    "t98g": Stack("usiigaci_timelapse", "TYX", {"true planes, links": 0.95}),
+    "yeast": Stack("baby_yeast_timelapse", "TYX", {"true planes, links": 0.95}),
+}
 
 
 def deepest(mask: NDArray[np.bool_]) -> tuple[float, float]:
@@ -79,14 +111,26 @@ def corrected(
         prompts[i] = Prompts([*points, point], [*positive, bool(is_missed)])
 
 
+def some_objects(truth: Labels, most: int) -> list[int]:
+    """Ids of objects, at most so many, spread evenly over all."""
+    ids = np.unique(truth[truth > 0]).tolist()
+    chosen = np.unique(np.linspace(0, len(ids) - 1, min(most, len(ids))).round())
+    return [ids[int(i)] for i in chosen]
+
+
 def clicks(
-    image: ImageSource, truth: Labels, model: Sam, n_corrections: int
+    image: ImageSource,
+    truth: Labels,
+    model: Sam,
+    cache: EmbeddingCache,
+    n_corrections: int,
+    most: int,
 ) -> list[list[float]]:
     """3D IoU of each object after one click and after each correction."""
     along = "z" if "Z" in image.axes else "t"
-    cache, rows = EmbeddingCache(), []
+    rows = []
     config = PropagateConfig()
-    for number in np.unique(truth[truth > 0]).tolist():
+    for number in some_objects(truth, most):
         mask = truth == number
         slices = np.flatnonzero(mask.any((1, 2)))
         middle = int(slices[len(slices) // 2])
@@ -113,14 +157,16 @@ def clicks(
             scores.append(iou(mask, volume))
             corrected(prompts, volume, mask, ends)
         rows.append(scores)
-        print(number, [round(s, 3) for s in scores], flush=True)
+        print(f"  object {number}: {[round(s, 3) for s in scores]}", flush=True)
     return rows
 
 
-def one_mask(image: ImageSource, truth: Labels, model: Sam) -> list[float]:
+def one_mask(
+    image: ImageSource, truth: Labels, model: Sam, cache: EmbeddingCache, most: int
+) -> list[float]:
     """3D IoU of each object, given its true mask in the middle slice."""
-    cache, scores = EmbeddingCache(), []
-    for number in np.unique(truth[truth > 0]).tolist():
+    scores = []
+    for number in some_objects(truth, most):
         mask = truth == number
         slices = np.flatnonzero(mask.any((1, 2)))
         middle = int(slices[len(slices) // 2])
@@ -181,55 +227,199 @@ def _links(truth: Labels, tracks: Labels) -> set[tuple[int, int, int, int]]:
     return found
 
 
+def quality(options: argparse.Namespace) -> dict[str, Any]:
+    """Print all figures of the stacks."""
+    model = None if options.only_linking else load_model(options.model)
+    report: dict[str, Any] = {}
+    for name, stack in STACKS.items():
+        if options.only and name not in options.only:
+            continue
+        (path,) = (options.data / stack.folder / "images").glob("*.tif")
+        pixels = tifffile.imread(path)
+        truth = tifffile.imread(options.data / stack.folder / "labels" / path.name)
+        image = ImageSource(pixels, stack.axes, name=name)
+        print(f"{name}: {' x '.join(map(str, pixels.shape))}, {stack.axes}", flush=True)
+        figures = dict(_figures(image, truth.astype(np.int64), model, options))
+        for what, value in figures.items():
+            floor = stack.floors.get(what)
+            mark = "" if floor is None else f"   floor {floor:g}"
+            print(f"  {what:<28}{value:8.3f}{mark}", flush=True)
+        report[name] = figures
+    return report
+
+
+def _figures(
+    image: ImageSource, truth: Labels, model: Sam | None, options: argparse.Namespace
+) -> Iterator[tuple[str, float]]:
+    is_time = "T" in image.axes
+    link: Callable[[Labels], Labels] = (
+        (lambda planes: link_frames(planes)[0]) if is_time else link_slices
+    )
+    start = time.perf_counter()
+    found = link(per_plane(truth))
+    linked = accuracy(truth, found) | link_accuracy(truth, found)
+    yield "true planes, links", linked["correct"]
+    yield "true planes, mSA", linked["msa"]
+    yield "true planes, AP50", linked["ap50"]
+    yield "true planes, seconds", time.perf_counter() - start
+    if model is None:
+        return
+    cache, most = EmbeddingCache(), options.most
+    start = time.perf_counter()
+    planes = np.asarray(run(segment(image, model, cache=cache), progress=False))
+    automatic = accuracy(truth, link(planes))
+    yield "automatic mSA", automatic["msa"]
+    yield "automatic AP50", automatic["ap50"]
+    yield "automatic, objects", automatic["objects"]
+    yield "automatic, seconds", time.perf_counter() - start
+    start = time.perf_counter()
+    rows = np.array(clicks(image, truth, model, cache, 2, most)).mean(axis=0)
+    yield from zip(
+        ("one click", "one correction", "two corrections"), rows.tolist(), strict=True
+    )
+    yield "one true mask", float(np.mean(one_mask(image, truth, model, cache, most)))
+    yield "clicks, seconds", time.perf_counter() - start
+
+
+def drawn_volume(n_slices: int, side: int = 1024) -> Iterator[NDArray[np.uint8]]:
+    """Draw slices with 25 bright discs that drift, on noise."""
+    rng = np.random.default_rng(0)
+    places = np.stack(np.meshgrid(*[np.arange(5) * side / 5 + side / 10] * 2), -1)
+    places = places.reshape(-1, 2)
+    drift = rng.normal(0, 0.3, places.shape)
+    for z in range(n_slices):
+        slice_ = rng.normal(30, 4, (side, side))
+        for y, x in places + drift * (z % 64):
+            rows, columns = disk((y, x), 20, shape=slice_.shape)
+            slice_[rows, columns] += 120
+        yield slice_.clip(0, 255).astype(np.uint8)
+
+
+class Counted:
+    """Counts calls of a network, and the time spent in them."""
+
+    def __init__(self, model: Sam) -> None:
+        self.n_encoded = self.n_batches = self.n_decoded = 0
+        self.decoder_s = 0.0
+        encode, decode = model.encode, model.decode
+
+        def counted_encode(pixels: Any) -> Any:
+            self.n_batches += 1
+            self.n_encoded += len(pixels)
+            return encode(pixels)
+
+        def counted_decode(*arguments: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            found = decode(*arguments, **options)
+            self.decoder_s += time.perf_counter() - start
+            self.n_decoded += 1
+            return found
+
+        model.encode = counted_encode  # type: ignore[method-assign]
+        model.decode = counted_decode  # type: ignore[method-assign]
+
+
+def cost(options: argparse.Namespace) -> dict[str, Any]:
+    """Follow one object through embedded slices; count and time."""
+    volume = np.stack(list(drawn_volume(options.slices[0])))
+    image, cache = ImageSource(volume, "ZYX"), EmbeddingCache()
+    model = load_model(options.model)
+    intensity = find_intensity(image)
+    prompts = {len(volume) // 2: Prompts([[512, 512]])}
+    report: dict[str, Any] = {}
+    for what in ("first", "again"):
+        counted = Counted(model)
+        start = time.perf_counter()
+        found = run(
+            propagate(image, model, prompts, cache=cache, intensity=intensity),
+            progress=False,
+        )
+        seconds = time.perf_counter() - start
+        n = len(found.slices)
+        report[what] = {
+            "slices": n,
+            "encoder calls": counted.n_batches,
+            "slices encoded": counted.n_encoded,
+            "decoder calls a slice": counted.n_decoded / n,
+            "ms a slice": 1e3 * seconds / n,
+            "decoder ms a slice": 1e3 * counted.decoder_s / n,
+            "overhead": seconds / counted.decoder_s - 1,
+        }
+    for what, facts in report.items():
+        print(what, {k: round(v, 3) for k, v in facts.items()})
+    return report
+
+
+def memory(options: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory of the whole command, by number of slices."""
+    report: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for n in options.slices:
+            path = Path(folder) / f"drawn{n}.tif"
+            tifffile.imwrite(
+                path,
+                drawn_volume(n),
+                shape=(n, 1024, 1024),
+                dtype=np.uint8,
+                metadata={"axes": "ZYX"},
+            )
+            command = [sys.executable, "-m", "benchmarks.stacks", "one", str(path)]
+            command += ["--model", options.model] if options.model else []
+            ended = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+            report[str(n)] = json.loads(ended.stdout.splitlines()[-1])
+            print(n, "slices:", report[str(n)], flush=True)
+    peaks = [facts["peak_mib"] for facts in report.values()]
+    print(f"largest over smallest peak: {max(peaks) / min(peaks):.3f}")
+    return report
+
+
+def one(options: argparse.Namespace) -> None:
+    """Segment and link one file; print time and peak memory."""
+    start = time.perf_counter()
+    (outputs,) = plan_outputs([options.path], options.path.parent)
+    model = load_model(options.model)
+    report = run(segment_stack(options.path, outputs, model), progress=False)
+    facts = {
+        "objects": report.n_objects,
+        "seconds": round(time.perf_counter() - start, 1),
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+    print(json.dumps(facts))
+
+
 def main() -> None:
     """Measure what was asked for, and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--time", action="store_true", help="the stack is a movie")
-    parser.add_argument("--clicks", action="store_true")
-    parser.add_argument("--automatic", action="store_true")
-    parser.add_argument("--perfect", action="store_true")
-    parser.add_argument("--corrections", type=int, default=2)
-    parser.add_argument("--model")
-    parser.add_argument("--output", type=Path)
+    commands = parser.add_subparsers(required=True)
+    for what, function in (
+        ("quality", quality),
+        ("cost", cost),
+        ("memory", memory),
+        ("one", one),
+    ):
+        command = commands.add_parser(what, help=function.__doc__)
+        command.set_defaults(function=function)
+        command.add_argument("--model", help="weights; default: those of the package")
+        if what == "quality":
+            command.add_argument("data", type=Path, help="folder of the annotated data")
+            command.add_argument("--only", nargs="+", choices=STACKS)
+            command.add_argument(
+                "--most", type=int, default=12, help="objects clicked in each stack"
+            )
+            command.add_argument(
+                "--only-linking", action="store_true", help="leave the network out"
+            )
+        if what in ("cost", "memory"):
+            default = [16] if what == "cost" else [64, 256]
+            command.add_argument("--slices", nargs="+", type=int, default=default)
+        if what == "one":
+            command.add_argument("path", type=Path)
+        else:
+            command.add_argument("--output", type=Path)
     options = parser.parse_args()
-    report: dict[str, Any] = {}
-    for path in sorted((options.data / "images").glob("*.tif")):
-        truth = tifffile.imread(options.data / "labels" / path.name).astype(np.int64)
-        axes = "TYX" if options.time else "ZYX"
-        image = ImageSource(tifffile.imread(path), axes, name=path.stem)
-        report[path.stem] = _measured(image, truth, options)
-        print(path.stem, json.dumps(report[path.stem], indent=1))
-    if options.output is not None:
+    report = options.function(options)
+    if report is not None and options.output is not None:
         options.output.write_text(json.dumps(report, indent=1))
-
-
-def _measured(
-    image: ImageSource, truth: Labels, options: argparse.Namespace
-) -> dict[str, Any]:
-    entry: dict[str, Any] = {}
-    link = (lambda s: link_frames(s)[0]) if options.time else link_slices
-    if options.perfect:
-        start = time.perf_counter()
-        found = link(per_plane(truth))
-        entry["linking alone"] = accuracy(truth, found) | link_accuracy(truth, found)
-        entry["linking alone"]["seconds"] = time.perf_counter() - start
-    if not (options.clicks or options.automatic):
-        return entry
-    model = load_model(options.model)
-    entry["crops"] = len(default_grid(image, model)) * len(truth)
-    if options.automatic:
-        start = time.perf_counter()
-        planes = np.asarray(run(segment(image, model)))
-        entry["automatic"] = accuracy(truth, link(planes))
-        entry["automatic"]["seconds"] = time.perf_counter() - start
-    if options.clicks:
-        start = time.perf_counter()
-        scores = np.array(clicks(image, truth, model, options.corrections))
-        entry["clicks"] = scores.mean(axis=0).tolist()
-        entry["one true mask"] = float(np.mean(one_mask(image, truth, model)))
-        entry["clicks seconds"] = time.perf_counter() - start
-    return entry
 
 
 if __name__ == "__main__":

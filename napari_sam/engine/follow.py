@@ -55,7 +55,7 @@ class PropagateConfig:
         Largest ratio of the areas of neighbours.
     min_area : int, default 4
         Fewer pixels end the object.
-    min_contrast : float, default 0.25
+    min_contrast : float, default 0.1
         Least difference of brightness between the object and what is around it, as
         share of that in the prompted slice. Not asked where that one is below ten
         gray values of 255. 0 never asks.
@@ -77,7 +77,7 @@ class PropagateConfig:
     min_overlap: float = 0.3
     max_change: float = 4.0
     min_area: int = 4
-    min_contrast: float = 0.25
+    min_contrast: float = 0.1
     max_gap: int = 1
     min_agreement: float = 0.7
     branches: bool = False

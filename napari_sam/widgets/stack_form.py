@@ -46,7 +46,7 @@ class StackSettings:
         Slices, both included.
     direction : {"both", "forwards", "backwards"}
         From the slice that is looked at.
-    min_predicted_iou, min_overlap, max_gap, branches
+    min_predicted_iou, min_overlap, min_contrast, max_gap, branches
         As of `napari_sam.engine.follow.PropagateConfig`.
     """
 
@@ -55,6 +55,7 @@ class StackSettings:
     direction: Direction = "both"
     min_predicted_iou: float = 0.5
     min_overlap: float = 0.3
+    min_contrast: float = 0.1
     max_gap: int = 1
     branches: bool = False
 
@@ -124,6 +125,7 @@ class StackForm(QWidget):
             self.direction.currentData(),
             round(self.predicted_iou.value(), 2),
             round(self.overlap.value(), 2),
+            round(self.contrast.value(), 2),
             self.gap.value(),
             self.branches.isChecked(),
         )
@@ -238,6 +240,11 @@ class StackForm(QWidget):
         self.overlap = _share(
             0.3, "It ends where it is less like its neighbour: 0 not at all, 1 equal."
         )
+        self.contrast = _share(
+            0.1,
+            "It ends where it stands out from its surroundings less than this, as "
+            "share of how it does in the slice with the prompts. 0 never asks.",
+        )
         self.gap = QSpinBox()
         self.gap.setRange(0, 20)
         self.gap.setValue(1)
@@ -249,6 +256,7 @@ class StackForm(QWidget):
         self.branches.setToolTip("For branching objects, such as tubes and vessels.")
         form.addRow("Predicted IoU below", self.predicted_iou)
         form.addRow("Overlap below", self.overlap)
+        form.addRow("Contrast below", self.contrast)
         form.addRow("Bridge gaps up to", self.gap)
         form.addRow(self.branches)
 

@@ -111,6 +111,7 @@ class StackPanel(QWidget):
         config = PropagateConfig(
             min_predicted_iou=settings.min_predicted_iou,
             min_overlap=settings.min_overlap,
+            min_contrast=settings.min_contrast,
             max_gap=settings.max_gap,
             branches=settings.branches,
         )

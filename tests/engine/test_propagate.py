@@ -256,7 +256,7 @@ def test_an_object_that_fades_ends():
     same = Intensity((0,), ((0.0, 255.0),))
     options = {"intensity": same}
     found = run(propagate(image, Faded(truth), {0: click(12, 12)}, **options))
-    assert list(found.slices) == [0, 1, 2, 3]  # contrasts 100, 101, 70, 40, then 10
+    assert list(found.slices) == [0, 1, 2, 3, 4]  # contrasts 100, 101, 70, 40, 10, 2
     assert "contrast" in next(s.reason for s in found.stops if s.step == 1)
     config = PropagateConfig(min_contrast=0)
     found = run(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_sam.engine.records import ObjectRecord
-from napari_sam.labels import LabelEdit
+from napari_sam.labels import LabelEdit, outline
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -37,8 +37,9 @@ class Choice:
     ----------
     candidates : Candidates
         From `find_candidates`, also while it is still running.
-    target : LabelTarget
-        The labels; objects keep off what is labelled already.
+    target : LabelTarget or None
+        The labels; objects keep off what is labelled already. None until there are
+        labels; then nothing can be committed.
     index : tuple of int or None
         Where the plane lies in the labels.
     thresholds : Thresholds, optional
@@ -48,7 +49,7 @@ class Choice:
     def __init__(
         self,
         candidates: Candidates,
-        target: LabelTarget,
+        target: LabelTarget | None,
         index: PlaneIndex,
         thresholds: Thresholds | None = None,
     ) -> None:
@@ -83,40 +84,63 @@ class Choice:
         """Whether the user has clicked on an object."""
         return _holds_any(each, self.marked)
 
-    def toggle(self, y: float, x: float) -> bool:
+    def toggle(self, y: float, x: float) -> PlaneObject | None:
         """Mark the object at a place, or take its marks away.
 
         Returns
         -------
-        bool
-            Whether there is an object.
+        PlaneObject or None
+            The object; None if there is none.
         """
         each = self.object_at(y, x)
         if each is None:
-            return False
+            return None
         if self.is_marked(each):
             self.marked = [place for place in self.marked if not _holds(each, place)]
         else:
             self.marked.append((round(y), round(x)))
-        return True
+        return each
 
-    def reject_marked(self) -> int:
-        """Drop the marked objects; return how many."""
-        n_before = len(self.objects)
+    def reject_marked(self) -> list[PlaneObject]:
+        """Drop the marked objects; return them."""
+        dropped = [each for each in self.objects if self.is_marked(each)]
         self.objects = [each for each in self.objects if not self.is_marked(each)]
         self.rejected += self.marked
         self.marked = []
-        return n_before - len(self.objects)
+        return dropped
 
-    def labels_of(self, box: Box) -> NDArray[np.uint32]:
-        """Paint the objects of a box: object ``i`` of `objects` is ``i + 1``."""
-        labels = np.zeros(box.shape, np.uint32)
-        for number, each in enumerate(self.objects, 1):
+    def picture(
+        self,
+        box: Box,
+        objects: Sequence[PlaneObject] | None = None,
+        *,
+        width: int | None = None,
+    ) -> NDArray[np.uint8]:
+        """Draw the objects of a box: 1 where one is, 2 where a marked one is.
+
+        Parameters
+        ----------
+        box : Box
+            In plane pixels.
+        objects : sequence of PlaneObject, optional
+            From `select`. Default: those that were taken.
+        width : int, optional
+            Of outlines, in pixels. Default: objects are filled.
+
+        Returns
+        -------
+        (h, w) uint8 array
+        """
+        pixels = np.zeros(box.shape, np.uint8)
+        for each in self.objects if objects is None else objects:
             shared = each.candidate.box.intersection(box)
             if shared is not None:
-                part = labels[shared.shift(-box.y0, -box.x0).slices]
-                part[each.candidate.within(shared)] = number
-        return labels
+                mask = each.candidate.mask
+                mask = mask if width is None else outline(mask, width)
+                own = shared.shift(-each.candidate.box.y0, -each.candidate.box.x0)
+                part = pixels[shared.shift(-box.y0, -box.x0).slices]
+                part[mask[own.slices]] = 2 if self.is_marked(each) else 1
+        return pixels
 
     def edits(
         self, which: Literal["all", "marked"] = "all", first_id: int | None = None
@@ -140,7 +164,7 @@ class Choice:
         chosen = [
             each for each in self.objects if which == "all" or self.is_marked(each)
         ]
-        if not chosen:
+        if not chosen or self.target is None:
             return [], []
         if first_id is None:
             first_id = self.target.fresh_ids(1)[0]
@@ -175,6 +199,8 @@ class Choice:
         )
 
     def _is_labelled(self, box: Box) -> NDArray[np.bool_]:
+        if self.target is None:
+            return np.zeros(box.shape, bool)
         return self.target.read(self.index, box) > 0
 
 

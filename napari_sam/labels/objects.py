@@ -69,6 +69,36 @@ def covered(
     return {each: n for each, n in found.items() if each not in (0, object_id)}
 
 
+def outline(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """Return the outermost pixels of a mask.
+
+    Parameters
+    ----------
+    mask : (h, w) array of bool
+        What lies beyond its edges is background.
+    width : int
+        Thickness, in pixels.
+
+    Returns
+    -------
+    (h, w) array of bool
+
+    Examples
+    --------
+    >>> outline(np.ones((4, 5), bool), 1).astype(int).tolist()[1]
+    [1, 0, 0, 0, 1]
+    """
+    inner = np.pad(mask, 1)
+    for _ in range(width):
+        shrunk = inner.copy()
+        shrunk[1:] &= inner[:-1]
+        shrunk[:-1] &= inner[1:]
+        shrunk[:, 1:] &= inner[:, :-1]
+        shrunk[:, :-1] &= inner[:, 1:]
+        inner = shrunk
+    return mask & ~inner[1:-1, 1:-1]
+
+
 def merged(
     labels: NDArray[np.uint32], ids: Sequence[int], into: int
 ) -> NDArray[np.uint32]:

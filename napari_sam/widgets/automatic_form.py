@@ -44,6 +44,8 @@ class AutomaticForm(QWidget):
         Shortly after the last change.
     commit_asked : str
         "all" or "marked".
+    mode_changed : no argument
+        The user has chosen another mode.
     reject_asked, discard_asked : no argument
         Reject the marked candidates; drop all candidates.
     """
@@ -52,6 +54,7 @@ class AutomaticForm(QWidget):
     stop_asked = Signal()
     thresholds_changed = Signal(object)
     commit_asked = Signal(str)
+    mode_changed = Signal()
     reject_asked = Signal()
     discard_asked = Signal()
 
@@ -155,7 +158,8 @@ class AutomaticForm(QWidget):
         ):
             self.extent.addItem(text, extent)
         self.extent.setToolTip(
-            "Where to look. What is in view is the quickest way to try settings."
+            "Where to look. What is in view is the quickest way to try settings. All "
+            "planes: what passes is kept at once, with the thresholds set here before."
         )
         self.mode = QComboBox()
         self.mode.addItem("Proposals (fast)", "proposals")
@@ -189,6 +193,7 @@ class AutomaticForm(QWidget):
             form.addRow(label, widget)
         self._form = form
         self.mode.currentIndexChanged.connect(self._use_mode)
+        self.mode.activated.connect(lambda: self.mode_changed.emit())
         layout = QVBoxLayout(self._search)
         layout.addWidget(self._settings)
         layout.addWidget(self.run)
@@ -235,15 +240,15 @@ class AutomaticForm(QWidget):
         hint = QLabel("Click candidates to mark them.")
         hint.setWordWrap(True)
         self.commit_all = _button(
-            "Commit all", "Make objects of all candidates. Undo takes all of them back."
+            "Keep all", "Make objects of all candidates. Undo takes all of them back."
         )
         self.commit_marked = _button(
-            "Commit marked", "Make objects of the marked candidates only."
+            "Keep marked", "Make objects of the marked candidates only."
         )
         self.reject_marked = _button(
-            "Reject marked", "Drop the marked candidates; they do not come back."
+            "Drop marked", "Drop the marked candidates; they do not come back."
         )
-        self.discard = _button("Discard all", "Drop all candidates.")
+        self.discard = _button("Drop all", "Drop all candidates.")
         self.commit_all.clicked.connect(lambda: self.commit_asked.emit("all"))
         self.commit_marked.clicked.connect(lambda: self.commit_asked.emit("marked"))
         self.reject_marked.clicked.connect(self.reject_asked)

@@ -13,12 +13,16 @@ from napari.utils.notifications import show_info, show_warning
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_sam.engine.choice import Choice
+from napari_sam.tiling import Box
 from napari_sam.widgets.automatic_form import AutomaticForm
 from napari_sam.widgets.geometry import plane_view, spatial_shape, visible_box
 from napari_sam.widgets.plane_layers import CandidateLayer
+from napari_sam.widgets.stored_labels import is_too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from napari.layers import Image
 
     from napari_sam.engine.candidates import Candidates
     from napari_sam.engine.jobs import Job, Step
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from napari_sam.stitch import PlaneObject
     from napari_sam.widgets.automatic_form import Extent
     from napari_sam.widgets.panel import DockParts
+    from napari_sam.widgets.plane_layers import Drawing
     from napari_sam.widgets.workers import Task
 
 
@@ -53,11 +58,15 @@ class AutomaticPanel(QWidget):
         self.choice: Choice | None = None
         self._task: Task | None = None
         self._place: object = None  # the plane that is searched, or was
+        self._image_key: object = None
+        self._is_stack = False
+        self._wished: Thresholds | None = None
         self._made_by: dict[str, str | None] = {}
         form = self.form
         form.run_asked.connect(self.find)
         form.stop_asked.connect(self.stop)
-        form.thresholds_changed.connect(self._choose)
+        form.thresholds_changed.connect(self._wish)
+        form.mode_changed.connect(self._forget_wish)
         form.commit_asked.connect(self.commit)
         form.reject_asked.connect(self._reject)
         form.discard_asked.connect(self.discard)
@@ -76,15 +85,21 @@ class AutomaticPanel(QWidget):
             show_warning("The model is still being loaded; try again in a moment.")
             return
         self.discard()
-        self._parts.bridge.need_labels()
         model = planes.model
-        self._place = view.place
+        self._place, self._image_key = view.place, view.image_key
         self._made_by = {"model": model.name, "model_sha256": model.weights_sha256}
         search = self.form.search()
         image = self._parts.bridge.image
-        looks = extent == "view" and image is not None
-        region = visible_box(image, view) if looks else None
+        region = None
         self.form.show_progress(0)
+        if image is not None and extent != "stack":
+            drawn = Box.whole(view.shape)
+            if extent == "view":
+                region = visible_box(image, view)
+                if region is not None and is_too_large(view.shape):
+                    drawn = _around(region).clip(view.shape)
+            self._make_layer(drawn, image)
+        self._is_stack = extent == "stack"
 
         def one_plane() -> Job[Any]:
             from napari_sam.engine.candidates import config_of, find_candidates
@@ -109,30 +124,30 @@ class AutomaticPanel(QWidget):
         if self._task is not None:
             self._parts.worker.cancel(self._task)
             self._task = None
+        if self.choice is None:
+            self._drop_layer()
         self.form.show_progress(None)
 
     def discard(self) -> None:
         """Stop, and drop all candidates."""
-        self.stop()
-        was_active = self.candidates.layer is not None and (
-            self._parts.viewer.layers.selection.active is self.candidates.layer
-        )
         self.choice = None
-        self.candidates.clear()
+        self.stop()
         self.form.show_found(None)
-        prompts = self._parts.bridge.prompts
-        if was_active and prompts is not None:
-            prompts.use("points")
 
     def commit(self, which: Literal["all", "marked"] = "all") -> int:
         """Make objects of candidates, as one step; return how many."""
         if self.choice is None:
             return 0
+        if self.choice.target is None and self.choice.objects:
+            self._parts.bridge.need_labels()
         edits, records = self.choice.edits(which)
         self._write(edits, records)
         if which == "all":
             self.discard()
         return len(records)
+
+    def _forget_wish(self) -> None:
+        self._wished = None  # each mode has thresholds of its own
 
     def close_panel(self) -> None:
         """Listen no more, and take the candidates away."""
@@ -154,7 +169,7 @@ class AutomaticPanel(QWidget):
         for place in np.ndindex(*others):
             at = iter(place)
             index = tuple(None if each is None else next(at) for each in view.index)
-            yield plane_view(image, index, view.image_key)
+            yield plane_view(image, index, view.image_key, view.scale)
 
     def _show_step(self, step: Step) -> None:
         if self._task is None:
@@ -166,12 +181,18 @@ class AutomaticPanel(QWidget):
     def _show_candidates(self, found: Any) -> None:
         """Offer candidates, of which there may be more in a moment."""
         session = self._parts.session
-        if session.view is None or session.labels is None:
+        if session.view is None:
             return
         if self.choice is None or self.choice.candidates is not found:
             self.choice = Choice(found, session.labels, session.view.index)
-            self.form.set_thresholds(self.choice.thresholds)
+            if self._wished is None:
+                self.form.set_thresholds(self.choice.thresholds)
         self._choose(self.form.thresholds())
+
+    def _wish(self, thresholds: Thresholds) -> None:
+        """Keep to thresholds that the user has set, also in the next search."""
+        self._wished = thresholds
+        self._choose(thresholds)
 
     def _found(self, found: Candidates) -> None:
         self._task = None
@@ -184,56 +205,70 @@ class AutomaticPanel(QWidget):
         if choice is None:
             return
 
-        def take(objects: list[PlaneObject]) -> None:
+        def select() -> tuple[list[PlaneObject], Drawing]:
+            objects = choice.select(thresholds)
+            return objects, self.candidates.draw(choice, objects)
+
+        def take(found: tuple[list[PlaneObject], Drawing]) -> None:
             if choice is self.choice:
+                objects, drawing = found
                 choice.take(thresholds, objects)
-                self._show()
+                self.candidates.show(drawing)
+                self._show_count(choice)
 
-        self._parts.worker.call(
-            lambda: choice.select(thresholds), take, slot="choose candidates"
-        )
+        self._parts.worker.call(select, take, slot="choose candidates")
 
-    def _show(self) -> None:
-        """Draw the candidates and say how many there are."""
-        choice, image = self.choice, self._parts.bridge.image
-        if choice is None or image is None:
-            return
-        is_new = self.candidates.layer is None
-        self.candidates.show(choice, image)
-        layer = self.candidates.layer
-        if is_new and layer is not None:
-            layer.mouse_drag_callbacks.append(self._clicked)
-            self._parts.bridge.bind_undo(layer)
-            self._parts.viewer.layers.selection.active = layer
+    def _show_count(self, choice: Choice) -> None:
         n_marked = sum(choice.is_marked(each) for each in choice.objects)
         self.form.show_found(len(choice.objects), n_marked)
 
-    def _clicked(self, layer: Any, event: Any) -> Iterator[None]:
+    def _make_layer(self, region: Box, image: Image) -> None:
+        layer = self.candidates.begin(region, image)
+        layer.mouse_drag_callbacks.append(self._clicked)
+        self._parts.bridge.bind_undo(layer)
+
+    def _drop_layer(self) -> None:
+        """Take the layer away; the tool in use before comes back."""
+        layer = self.candidates.layer
+        was_active = (
+            layer is not None and self._parts.viewer.layers.selection.active is layer
+        )
+        self.candidates.clear()
+        prompts = self._parts.bridge.prompts
+        if was_active and prompts is not None:
+            prompts.use("points")
+
+    def _clicked(self, _layer: Any, event: Any) -> Iterator[None]:
         """Mark the candidate under a click; a drag moves the camera."""
         yield
         dragged = False
         while event.type == "mouse_move":
             dragged = True
             yield
-        if not dragged and self.choice is not None:
-            y, x = layer.world_to_data(event.position)[-2:]
-            if self.choice.toggle(float(y), float(x)):
-                self._show()
+        image, choice = self._parts.bridge.image, self.choice
+        if dragged or choice is None or image is None:
+            return
+        y, x = image.world_to_data(event.position)[-2:]
+        each = choice.toggle(float(y), float(x))
+        if each is not None:
+            self.candidates.update(choice, [each])
+            self._show_count(choice)
 
     def _reject(self) -> None:
         if self.choice is not None:
-            self.choice.reject_marked()
-            self._show()
+            self.candidates.update(self.choice, self.choice.reject_marked())
+            self._show_count(self.choice)
 
     def _take_stack(self, found: list[tuple[PlaneIndex, Candidates]]) -> None:
         """Keep the objects of all planes, as one step."""
         self._task = None
         self.form.show_progress(None)
-        target = self._parts.session.labels
+        self._parts.bridge.need_labels()
+        target, wished = self._parts.session.labels, self._wished
         if target is None:
             return
         self._parts.worker.call(
-            lambda: _stack_edits(found, target),
+            lambda: _stack_edits(found, target, wished),
             lambda result: self._write(*result),
         )
 
@@ -259,20 +294,35 @@ class AutomaticPanel(QWidget):
 
     def _use_model(self, planes: Any) -> None:
         self.discard()
+        self._wished = None
         self.form.set_model(has_head=planes.model.proposal_head is not None)
 
     def _view_changed(self, view: PlaneView | None) -> None:
         if self.choice is None and self._task is None:
             return
-        if view is None or self.choice is None or view.place != self._place:
+        stays = view is None or view.image_key == self._image_key
+        if self._task is not None and self._is_stack and stays:
+            return  # looking at other slices meanwhile does no harm
+        if view is None or view.place != self._place:
             self.discard()
 
     def _labels_chosen(self, _layer: object) -> None:
-        self.discard()  # candidates keep off the labels that they were found beside
+        choice, labels = self.choice, self._parts.session.labels
+        if choice is not None and choice.target is None and labels is not None:
+            choice.target = labels  # the first ones
+            self._choose(self.form.thresholds())
+        elif choice is not None and choice.target is not labels:
+            self.discard()  # candidates keep off the labels they were found beside
 
     def _labels_changed(self, _edits: Any) -> None:
         if self.choice is not None and self._task is None:
             self._choose(self.form.thresholds())
+
+
+def _around(region: Box) -> Box:
+    """Return a box with room for objects at the border of a region."""
+    room = 512
+    return Box(region.y0 - room, region.x0 - room, region.y1 + room, region.x1 + room)
 
 
 def _find_in_stack(
@@ -296,14 +346,16 @@ def _find_in_stack(
 
 
 def _stack_edits(
-    found: list[tuple[PlaneIndex, Candidates]], target: LabelTarget
+    found: list[tuple[PlaneIndex, Candidates]],
+    target: LabelTarget,
+    thresholds: Thresholds | None,
 ) -> tuple[list[LabelEdit], list[ObjectRecord]]:
     edits: list[LabelEdit] = []
     records: list[ObjectRecord] = []
     first_id = target.fresh_ids(1)[0]
     for index, candidates in found:
         choice = Choice(candidates, target, index)
-        choice.update()
+        choice.update(thresholds)
         more, made = choice.edits("all", first_id + len(records))
         edits += more
         records += made

@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from napari.layers import Labels
@@ -18,12 +18,14 @@ from napari_sam.tiling import Box
 from napari_sam.widgets.stored_labels import OWN, is_too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image
+    from numpy.typing import NDArray
 
     from napari_sam.engine.choice import Choice
+    from napari_sam.stitch import PlaneObject
     from napari_sam.tiling import CropGrid
 
 CANDIDATES = "candidates"
@@ -31,8 +33,24 @@ CROPS = "embedded crops"
 
 # Colour-blind safe (Okabe and Ito 2008): orange, sky blue, bluish green.
 _FOUND, _MARKED, _EMBEDDED = "#e69f00", "#56b4e9", "#009e73"
+_OUTLINE = 2  # pixels
 _PART = 4096  # pixels a side of what is drawn at a time
 _CELL = 32  # plane pixels for one pixel of the overlay; cores are cut far coarser
+
+
+class Drawing(NamedTuple):
+    """Candidates as they will be shown.
+
+    Attributes
+    ----------
+    box : Box
+        Around them, in plane pixels.
+    pixels : (h, w) uint8 array or None
+        None if they are drawn into the store already.
+    """
+
+    box: Box
+    pixels: NDArray[np.uint8] | None
 
 
 class CandidateLayer:
@@ -46,60 +64,99 @@ class CandidateLayer:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._layer: Labels | None = None
-        self._shown: Box | None = None
+        self._pixels: Any = None
+        self._region = Box(0, 0, 0, 0)
+        self._shown = Box(0, 0, 0, 0)
 
     @property
     def layer(self) -> Labels | None:
-        """The layer, while there are candidates."""
+        """The layer, while there is a search."""
         return self._layer if self._layer in self._viewer.layers else None
 
-    def show(self, choice: Choice, image: Image) -> None:
-        """Draw the objects of a choice over the plane of an image."""
-        shape = choice.candidates.grid.shape
-        layer = self.layer
-        if layer is None:
-            layer = self._add(shape, image)
-        data = layer.metadata["pixels"]
+    def begin(self, region: Box, image: Image) -> Labels:
+        """Make the layer for the candidates of a region, in plane pixels.
+
+        Outlines are drawn in an array; a region larger than that is filled, in a store
+        with levels, as outlines are not seen from afar.
+        """
+        self.clear()
+        self._region, self._shown = region, Box(0, 0, 0, 0)
+        shape = region.shape
+        data: Any
+        if is_too_large(shape):
+            store = LabelStore.create(shape)
+            self._pixels, data = store, store.shown_levels
+        else:
+            self._pixels = data = np.zeros(shape, np.uint8)
+        self._layer = Labels(
+            data,
+            name=CANDIDATES,
+            colormap=DirectLabelColormap(
+                color_dict={0: "#00000000", 2: _MARKED, None: _FOUND}
+            ),
+            opacity=0.9,
+            metadata={OWN: True},
+            **plane_geometry(image, corner=(region.y0, region.x0)),
+        )
+        if not self._layer.multiscale:
+            self._layer.editable = False
+        self._viewer.add_layer(self._layer)
+        return self._layer
+
+    def draw(self, choice: Choice, objects: Sequence[PlaneObject]) -> Drawing:
+        """Draw objects, for `show`; for the thread of the worker.
+
+        Parameters
+        ----------
+        choice : Choice
+        objects : sequence of PlaneObject
+            From `Choice.select`.
+        """
+        pixels, region = self._pixels, self._region
         box = Box(0, 0, 0, 0)
-        for each in choice.objects:
+        for each in objects:
             box = box.union(each.candidate.box)
+        box = box.intersection(region) or Box(0, 0, 0, 0)
+        if not isinstance(pixels, LabelStore):
+            return Drawing(box, choice.picture(box, objects, width=_OUTLINE))
         # what was drawn before and is no longer there goes, too
-        drawn = box if self._shown is None else box.union(self._shown)
-        for part in _parts(drawn):
-            data[part.slices] = choice.labels_of(part)
+        for part in _parts(box.union(self._shown)):
+            here = part.shift(-region.y0, -region.x0)
+            pixels[here.slices] = choice.picture(part, objects)
         self._shown = box
-        marked = [
-            i for i, each in enumerate(choice.objects, 1) if choice.is_marked(each)
-        ]
-        layer.colormap = _colours(marked)
-        layer.refresh(extent=False, thumbnail=False)
+        return Drawing(box, None)
+
+    def show(self, drawing: Drawing) -> None:
+        """Show what was drawn, and nothing else."""
+        if drawing.pixels is not None:
+            self._put(self._shown, 0)
+            self._put(drawing.box, drawing.pixels)
+            self._shown = drawing.box
+        self._refresh()
+
+    def update(self, choice: Choice, objects: Sequence[PlaneObject]) -> None:
+        """Draw again what lies in the boxes of a few objects."""
+        width = None if isinstance(self._pixels, LabelStore) else _OUTLINE
+        for each in objects:
+            box = each.candidate.box.intersection(self._region)
+            if box is not None:
+                self._put(box, choice.picture(box, width=width))
+        self._refresh()
 
     def clear(self) -> None:
         """Take the layer away."""
         layer = self.layer
         if layer is not None:
             self._viewer.layers.remove(layer)
-        self._layer, self._shown = None, None
+        self._layer, self._pixels = None, None
 
-    def _add(self, shape: tuple[int, int], image: Image) -> Labels:
-        pixels: Any = np.zeros(shape, np.uint32)
-        if is_too_large(shape):
-            pixels = LabelStore.create(shape)
-        active = self._viewer.layers.selection.active
-        self._layer = Labels(
-            pixels.shown_levels if isinstance(pixels, LabelStore) else pixels,
-            name=CANDIDATES,
-            colormap=_colours([]),
-            opacity=0.9,
-            metadata={"pixels": pixels, OWN: True},
-            **plane_geometry(image),
-        )
-        if not isinstance(pixels, LabelStore):
-            self._layer.contour = 2
-            self._layer.editable = False
-        self._viewer.add_layer(self._layer)
-        self._viewer.layers.selection.active = active  # the tool in use stays
-        return self._layer
+    def _put(self, box: Box, values: Any) -> None:
+        if box.area and self._pixels is not None:
+            self._pixels[box.shift(-self._region.y0, -self._region.x0).slices] = values
+
+    def _refresh(self) -> None:
+        if self.layer is not None:
+            self.layer.refresh(extent=False, thumbnail=False)
 
 
 class EmbeddingOverlay:
@@ -158,7 +215,9 @@ class EmbeddingOverlay:
         self._layer = None
 
 
-def plane_geometry(image: Image, cell: int = 1) -> dict[str, Any]:
+def plane_geometry(
+    image: Image, cell: int = 1, corner: tuple[int, int] = (0, 0)
+) -> dict[str, Any]:
     """Return where a layer of two axes lies to cover the planes of an image.
 
     Parameters
@@ -167,11 +226,13 @@ def plane_geometry(image: Image, cell: int = 1) -> dict[str, Any]:
         Its last two axes are rows and columns.
     cell : int
         Plane pixels for one pixel of the layer, a square block from the corner.
+    corner : tuple of int
+        (y, x) of the plane pixel that the layer begins with.
     """
     scale = np.asarray(image.scale)[-2:]
     rotate = np.asarray(image.rotate)[-2:, -2:]
     # the first block has its centre in the middle of its pixels
-    shift = rotate @ (scale * (cell - 1) / 2)
+    shift = rotate @ (scale * (np.asarray(corner) + (cell - 1) / 2))
     ndim = image.ndim
     affine = np.eye(3)
     affine[:2, :2] = image.affine.linear_matrix[ndim - 2 :, ndim - 2 :]
@@ -190,8 +251,3 @@ def _parts(box: Box) -> Iterator[Box]:
     for y0 in range(box.y0, box.y1, _PART):
         for x0 in range(box.x0, box.x1, _PART):
             yield Box(y0, x0, min(y0 + _PART, box.y1), min(x0 + _PART, box.x1))
-
-
-def _colours(marked: list[int]) -> DirectLabelColormap:
-    chosen: dict[int | None, str] = dict.fromkeys(marked, _MARKED)
-    return DirectLabelColormap(color_dict={**chosen, 0: "#00000000", None: _FOUND})

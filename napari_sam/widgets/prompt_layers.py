@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-from napari.layers import Labels, Points, Shapes
-from napari.utils.colormaps import DirectLabelColormap
+from napari.layers import Points, Shapes
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
@@ -23,12 +22,13 @@ from napari_sam.widgets.geometry import (
     to_plane,
     transform_of,
 )
+from napari_sam.widgets.mask_preview import MaskPreview
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import napari
-    from napari.layers import Image, Layer
+    from napari.layers import Image, Labels, Layer
     from numpy.typing import ArrayLike, NDArray
 
     from napari_sam.engine.draft import Draft
@@ -39,7 +39,6 @@ Tool: TypeAlias = Literal["points", "box", "polygon", "ellipse", "scribble", "lo
 
 POSITIVE, NEGATIVE = "#009E73", "#D55E00"
 SHAPE_EDGE = "#F0E442"
-PREVIEW = "#56B4E9"
 
 _SYMBOLS = {True: "disc", False: "x"}
 _SHAPE_MODES = {
@@ -77,21 +76,39 @@ class PromptLayers:
     def __init__(self, viewer: napari.Viewer, image: Image) -> None:
         self.viewer = viewer
         self.image = image
-        self.next_is_positive = True
-        self.contour = 0
+        self._next_is_positive = True
         self._index: PlaneIndex = (None,) * image.ndim
         self._draft_points = np.zeros((0, 2), np.float32)
         self._positive = np.zeros(0, bool)
         self._is_showing = False
         self._is_closing = False
         self._flip_once = False
-        self._preview_place: tuple[Any, ...] | None = None
         self.shapes = self._make_shapes()
         self.points = self._make_points()
-        self.preview: Labels | None = None
+        self._preview = MaskPreview(viewer, image, self.shapes)
         for name in TRANSFORM:
             getattr(image.events, name).connect(self._follow_transform)
         viewer.layers.events.removed.connect(self._layer_removed)
+
+    @property
+    def preview(self) -> Labels | None:
+        """The layer that shows answers; None before the first one."""
+        return self._preview.layer
+
+    @property
+    def contour(self) -> int:
+        """Width of the outline that answers are drawn with; 0 for filled."""
+        return self._preview.contour
+
+    @property
+    def next_is_positive(self) -> bool:
+        """Kind of the next point."""
+        return self._next_is_positive
+
+    @next_is_positive.setter
+    def next_is_positive(self, positive: bool) -> None:
+        self._next_is_positive = positive
+        self._style_next(positive)
 
     @property
     def layers(self) -> list[Layer]:
@@ -150,26 +167,17 @@ class PromptLayers:
 
     def show_masks(self, masks: Sequence[ShownMask]) -> None:
         """Show answers; without any, the preview is empty."""
-        shown = [each for each in masks if each.box.area]
-        if not shown:
-            if self.preview is not None and self.preview.visible:
-                self.preview.visible = False
-            return
-        y0, x0 = min(s.box.y0 for s in shown), min(s.box.x0 for s in shown)
-        y1, x1 = max(s.box.y1 for s in shown), max(s.box.x1 for s in shown)
-        # a frame of background, or contours at the edge of the layer are not drawn
-        pixels = np.zeros((y1 - y0 + 2, x1 - x0 + 2), np.uint8)
-        for number, each in enumerate(shown):
-            region = each.box.shift(1 - y0, 1 - x0).slices
-            pixels[region][each.mask] = 1 + number % 254
-        origin = to_layer(np.array([[y0 - 1, x0 - 1]]), self._index)[0]
-        self._put_preview(pixels, origin)
+        with self._silently():
+            self._preview.show(masks, self._index)
+
+    def prepare_preview(self) -> None:
+        """Make the layer of the preview, so that the first click need not wait."""
+        with self._silently():
+            self._preview.prepare(self._index)
 
     def set_contour(self, width: int) -> None:
         """Draw the preview as an outline of this width; 0 fills it."""
-        self.contour = width
-        if self.preview is not None:
-            self.preview.contour = width
+        self._preview.set_contour(width)
 
     def close(self) -> None:
         """Remove the layers, and listen no more."""
@@ -190,6 +198,7 @@ class PromptLayers:
             border_color="white",
             border_width=0.15,
             face_color=POSITIVE,
+            features={"positive": np.zeros(0, bool)},
             **transform_of(self.image),
         )
         # as large on the screen at every zoom
@@ -221,33 +230,6 @@ class PromptLayers:
         layer.events.data.connect(self._shapes_edited)
         return layer
 
-    def _put_preview(self, pixels: NDArray[np.uint8], origin: NDArray[Any]) -> None:
-        data = pixels.reshape((1,) * (self.image.ndim - 2) + pixels.shape)
-        seen = [i for i, each in enumerate(self._index) if each is None]
-        data = np.moveaxis(data, (-2, -1), seen)
-        place = transform_of(self.image, origin)
-        if self.preview is None:
-            colours = {None: PREVIEW, 0: "transparent"}
-            active = self.viewer.layers.selection.active
-            self.preview = Labels(
-                data,
-                name="SAM preview",
-                opacity=0.6,
-                colormap=DirectLabelColormap(color_dict=colours),
-                **place,
-            )
-            self.preview.contour = self.contour
-            with self._silently():
-                below = self.viewer.layers.index(self.shapes)
-                self.viewer.layers.insert(below, self.preview)
-                self.preview.editable = False
-                self.viewer.layers.selection.active = active
-            return
-        self.preview.translate = place["translate"]
-        self.preview.data = data
-        if not self.preview.visible:
-            self.preview.visible = True
-
     def _points_edited(self, event: Any) -> None:
         if self._is_showing or str(event.action) not in _TOLD:
             return
@@ -257,13 +239,21 @@ class PromptLayers:
             sign = self.next_is_positive != self._flip_once
             self._flip_once = False
             self._positive = np.append(self._positive, np.full(n_new, sign))
+            if n_new > 1 or str(self.points.symbol[-1]) != _SYMBOLS[sign]:
+                self._style_points()  # added by a program, and not by the mouse
         elif n_new < 0:
             kept = np.ones(len(self._positive), bool)
             kept[list(event.data_indices)] = False
             self._positive = self._positive[kept]
         self._draft_points = points
-        self._style_points()
         self.points_changed.emit(points, self._positive.copy())
+
+    def _style_next(self, positive: bool) -> None:
+        """Let the next point be drawn as its kind; styling it later costs 20 ms."""
+        with self._silently(), self.points.block_update_properties():
+            self.points.current_face_color = POSITIVE if positive else NEGATIVE
+            self.points.current_symbol = _SYMBOLS[positive]
+            self.points.feature_defaults = {"positive": positive}
 
     def _style_points(self) -> None:
         if not len(self._positive):
@@ -304,19 +294,14 @@ class PromptLayers:
 
     def _watch_modifier(self, _layer: Points, event: Any) -> None:
         self._flip_once = "Shift" in event.modifiers
+        if self.points.mode == "add":
+            self._style_next(self._next_is_positive != self._flip_once)
 
     def _follow_transform(self, _event: Any = None) -> None:
         for layer in (self.points, self.shapes):
             for name, value in transform_of(self.image).items():
                 setattr(layer, name, value)
-        if self.preview is not None:
-            self.preview.visible = False
-            self._drop_preview()
-
-    def _drop_preview(self) -> None:
-        preview, self.preview = self.preview, None
-        if preview is not None and preview in self.viewer.layers:
-            self.viewer.layers.remove(preview)
+        self._preview.follow_transform()
 
     def _layer_removed(self, event: Any) -> None:
         if event.value in (self.points, self.shapes, self.preview):
@@ -329,12 +314,11 @@ class PromptLayers:
         layers = self.viewer.layers
         if self._is_closing or self.image not in layers:
             return
-        if self.preview is not None and self.preview not in layers:
-            self.preview = None
         if self.points not in layers:
             self.points = self._make_points()
         if self.shapes not in layers:
             self.shapes = self._make_shapes()
+        self._preview.restore(self.shapes)
         self._draft_points = np.zeros((0, 2), np.float32)
         self._positive = np.zeros(0, bool)
         self.restored.emit()

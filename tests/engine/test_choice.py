@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_sam.engine.automatic import AutomaticConfig
 from napari_sam.engine.candidates import Candidates
@@ -47,14 +48,43 @@ def choice(labels):
     return choice
 
 
+def painted(choice):
+    """Object i of a choice as i + 1, over the whole plane."""
+    labels = np.zeros((64, 64), np.uint32)
+    for number, each in enumerate(choice.objects, 1):
+        labels[each.candidate.box.slices][each.candidate.mask] = number
+    return labels
+
+
 def test_objects_keep_off_other_labels(choice):
-    painted = choice.labels_of(Box.whole((64, 64)))
-    assert np.unique(painted).tolist() == [0, 1, 2, 3]
-    assert (painted[20:30, 4:14] == 2).sum() == 100 - 25
-    assert not painted[20:25, 4:9].any()
-    np.testing.assert_array_equal(
-        choice.labels_of(Box(5, 5, 45, 40)), painted[5:45, 5:40]
-    )
+    found = painted(choice)
+    assert np.unique(found).tolist() == [0, 1, 2, 3]
+    assert (found[20:30, 4:14] == 2).sum() == 100 - 25
+    assert not found[20:25, 4:9].any()
+
+
+@pytest.mark.parametrize("box", [Box.whole((64, 64)), Box(5, 5, 45, 40)])
+def test_a_picture_shows_what_is_marked(choice, box):
+    choice.toggle(5, 5)
+    found = painted(choice)
+    expected = np.where(found == 1, 2, found > 0)[box.slices]
+    np.testing.assert_array_equal(choice.picture(box), expected)
+    # napari's contours are made by erosion, too
+    inside = np.zeros_like(found, bool)
+    for number in (1, 2, 3):
+        inside |= ndimage.binary_erosion(found == number, iterations=2)
+    expected[inside[box.slices]] = 0
+    np.testing.assert_array_equal(choice.picture(box, width=2), expected)
+    none = choice.picture(box, [])
+    assert none.shape == box.shape
+    assert not none.any()
+
+
+def test_without_labels_nothing_is_in_the_way_and_nothing_is_committed(choice):
+    choice.target = None
+    choice.update()
+    assert (painted(choice) == 2).sum() == 100
+    assert choice.edits() == ([], [])
 
 
 def test_thresholds_choose_again(choice):
@@ -76,7 +106,7 @@ def test_a_click_marks_and_a_second_one_takes_it_away(choice):
 
 def test_rejected_ones_do_not_come_back(choice):
     choice.toggle(5, 5)
-    assert choice.reject_marked() == 1
+    assert len(choice.reject_marked()) == 1
     choice.update(Thresholds(min_predicted_iou=0.2))
     assert choice.object_at(5, 5) is None
     assert len(choice.objects) == 2
@@ -86,11 +116,11 @@ def test_rejected_ones_do_not_come_back(choice):
 def test_commit_and_undo(choice, labels, limit, monkeypatch):
     monkeypatch.setattr("napari_sam.engine.choice._ONE_EDIT", limit)
     before = labels.array.copy()
-    painted = choice.labels_of(Box.whole((64, 64)))
+    found = painted(choice)
     edits, records = choice.edits()
     labels.write(edits)
     expected = before.copy()
-    expected[2][painted > 0] = painted[painted > 0] + 5  # ids follow those in use
+    expected[2][found > 0] = found[found > 0] + 5  # ids follow those in use
     np.testing.assert_array_equal(labels.array, expected)
     assert [record.object_id for record in records] == [6, 7, 8]
     assert records[0].predicted_iou == pytest.approx(0.9)

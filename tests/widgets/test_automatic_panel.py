@@ -9,6 +9,7 @@ import pytest
 from skimage.draw import disk
 
 from napari_sam.cache import EmbeddingCache
+from napari_sam.tiling import Box
 from tests.engine.oracle import OracleSam, image_of
 
 if TYPE_CHECKING:
@@ -78,9 +79,12 @@ def test_find_choose_keep_undo(
 ) -> None:
     panel = find(dock, qtbot)
     assert "<b>4</b>" in panel.form.count.text()
-    np.testing.assert_array_equal(panel.candidates.layer.data > 0, truth > 0)
-    labels = dock.bridge.labels
-    assert not labels.data.any()  # nothing is kept before the user says so
+    shown = panel.choice.picture(Box.whole(truth.shape), width=2)
+    np.testing.assert_array_equal(panel.candidates.layer.data, shown)
+    np.testing.assert_array_equal(
+        panel.choice.picture(Box.whole(truth.shape)), truth > 0
+    )
+    assert dock.bridge.labels is None  # nothing is kept before the user says so
 
     areas = sorted(np.bincount(truth.ravel())[1:].tolist())
     panel.form.min_area.setValue(areas[1] + 1)  # a threshold, and no new search
@@ -91,6 +95,7 @@ def test_find_choose_keep_undo(
 
     panel.choice.toggle(6, 6)
     assert panel.commit("marked") == 1
+    labels = dock.bridge.labels
     np.testing.assert_array_equal(labels.data > 0, truth == 1)
     assert dock.session.records[1].predicted_iou is not None
     press_undo(panel.candidates.layer)
@@ -120,8 +125,10 @@ def test_candidates_go_with_the_image_and_the_labels_they_belong_to(
         other = dock.viewer.add_image(image_of(truth), rgb=True, name="another")
         dock.bridge.choose_image(other)
     else:
-        other = dock.viewer.add_labels(np.zeros_like(truth), name="others")
-        dock.bridge.choose_labels(other)
+        for name in ("first", "others"):  # the first ones are adopted
+            assert panel.choice is not None
+            other = dock.viewer.add_labels(np.zeros_like(truth), name=name)
+            dock.bridge.choose_labels(other)
     assert panel.choice is None
     assert panel.candidates.layer is None
     assert panel.commit("all") == 0

@@ -18,6 +18,7 @@ from napari_sam.tiling import Box, CropGrid
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from numpy.typing import NDArray
 
 pytestmark = pytest.mark.display
 
@@ -68,44 +69,47 @@ def test_a_plane_lies_where_the_image_lies(viewer: ViewerModel, cell: int) -> No
         np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("large", [False, True])
 def test_candidates_are_shown_marked_and_gone(
-    viewer: ViewerModel, choice: Choice
+    viewer: ViewerModel,
+    choice: Choice,
+    monkeypatch: pytest.MonkeyPatch,
+    large: bool,
 ) -> None:
-    from napari_sam.widgets.plane_layers import CandidateLayer
-
-    layer = CandidateLayer(viewer)
-    assert layer.layer is None
-    layer.show(choice, viewer.layers[0])
-    assert layer.layer is not None
-    whole = Box.whole((300, 400))
-    np.testing.assert_array_equal(layer.layer.data, choice.labels_of(whole))
-    colour = layer.layer.colormap.map(np.array([1, 2]))
-    np.testing.assert_array_equal(colour[0], colour[1])
-    choice.toggle(20, 20)
-    layer.show(choice, viewer.layers[0])
-    colour = layer.layer.colormap.map(np.array([1, 2]))
-    assert not np.array_equal(colour[0], colour[1])
-    choice.update(Thresholds(min_predicted_iou=0.7))
-    layer.show(choice, viewer.layers[0])
-    assert not layer.layer.data[200:].any()  # what no longer counts has gone
-    layer.clear()
-    assert layer.layer is None
-    assert len(viewer.layers) == 1
-
-
-def test_large_planes_are_drawn_in_parts(
-    viewer: ViewerModel, choice: Choice, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    """A large region is kept in a store, and filled in parts."""
     from napari_sam.widgets import plane_layers
 
     monkeypatch.setattr(plane_layers, "_PART", 64)
-    monkeypatch.setattr(plane_layers, "is_too_large", lambda _shape: True)
+    monkeypatch.setattr(plane_layers, "is_too_large", lambda _shape: large)
     layer = plane_layers.CandidateLayer(viewer)
-    layer.show(choice, viewer.layers[0])
-    assert layer.layer is not None
-    pixels = layer.layer.metadata["pixels"]
-    whole = Box.whole((300, 400))
-    np.testing.assert_array_equal(pixels[...], choice.labels_of(whole))
+    assert layer.layer is None
+    region = Box(5, 7, 290, 390)
+    shown = layer.begin(region, viewer.layers[0])
+    assert shown is layer.layer
+
+    def pixels() -> NDArray[np.uint32]:
+        return np.asarray(shown.data[0] if shown.multiscale else shown.data)
+
+    width = None if large else 2
+    layer.show(layer.draw(choice, choice.objects))
+    np.testing.assert_array_equal(pixels(), choice.picture(region, width=width))
+    assert pixels().any()
+    image = viewer.layers[0]
+    np.testing.assert_allclose(
+        shown.data_to_world((10, 20)), image.data_to_world((0, 15, 27))[1:], atol=1e-9
+    )
+    marked = choice.toggle(20, 20)
+    assert marked is not None
+    layer.update(choice, [marked])
+    np.testing.assert_array_equal(pixels(), choice.picture(region, width=width))
+    assert (pixels() == 2).any()
+    left = choice.select(Thresholds(min_predicted_iou=0.7))
+    layer.show(layer.draw(choice, left))
+    assert not pixels()[200:].any()  # what no longer counts has gone
+    assert pixels().any()
+    layer.clear()
+    assert layer.layer is None
+    assert len(viewer.layers) == 1
 
 
 def test_embedded_crops_are_shown(viewer: ViewerModel) -> None:

@@ -1,14 +1,15 @@
 """How each object was made: prompts, network, its own estimates, hand edits.
 
-Records lie in a JSON file beside the labels, so that an object can be opened again
-years later, by this program or by a person with a text editor.
+Records lie in a JSON file beside the labels, and in the notes of TIFF and OME-Zarr, so
+that an object can be opened again years later, by this program or by a person with a
+text editor.
 """
 
 from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,7 +17,7 @@ from napari_sam.errors import FileError, FormatError, MissingFileError
 from napari_sam.writers.atomic import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 State = Literal["new", "accepted", "rejected"]
@@ -185,6 +186,36 @@ class _File(BaseModel):
     format: Literal["napari-sam objects"] = "napari-sam objects"
     version: Literal[1] = 1
     objects: tuple[ObjectRecord, ...]
+
+
+RECORDS = "napari_sam"
+"""Key under which a viewer keeps records in the metadata of a layer of labels."""
+
+NOTE = "objects"
+"""Key of the records in the notes of a label file."""
+
+
+def as_notes(records: Iterable[ObjectRecord]) -> dict[str, Any]:
+    """Return records as notes of a label file; empty if there are none."""
+    found = tuple(sorted(records, key=lambda each: each.object_id))
+    if not found:
+        return {}
+    return {NOTE: _File(objects=found).model_dump(mode="json")}
+
+
+def from_notes(notes: Mapping[str, Any]) -> dict[int, ObjectRecord]:
+    """Return the records in the notes of a label file.
+
+    Returns
+    -------
+    dict of int to ObjectRecord
+        By object id; empty if there are none that can be read.
+    """
+    try:
+        file = _File.model_validate(notes.get(NOTE))
+    except ValidationError:
+        return {}
+    return {each.object_id: each for each in file.objects}
 
 
 def write_records(records: Iterable[ObjectRecord], path: Path) -> None:

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from napari_sam import samples
+from napari_sam.engine.records import RECORDS, as_notes, from_notes
 from napari_sam.errors import NapariSamWarning
 from napari_sam.images import find_intensity
 from napari_sam.readers import list_images, list_levels, open_image
+from napari_sam.readers.notes import read_notes
 from napari_sam.readers.stored import micrometres
 from napari_sam.writers.formats import FORMATS
 
@@ -99,7 +101,8 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     Returns
     -------
     list of (data, options, "image" or "labels")
-        One image for each channel, then the labels that an OME-Zarr holds.
+        One image for each channel, then the labels that an OME-Zarr holds. A label
+        file that says how its objects were made is one layer of labels.
 
     Raises
     ------
@@ -107,11 +110,17 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
         If the file is damaged, or of a format that is not known.
     """
     file = Path(str(path))
+    records = from_notes(read_notes(file))
+    if records:  # objects of ours, and not an image
+        options = {"name": file.name.split(".")[0], "metadata": {RECORDS: records}}
+        return [_layer(_levels(file, None), None, options, "labels")]
     layers = _image_layers(file)
     if (file / "labels").is_dir():
         for name in list_images(file / "labels"):
             levels = _levels(file / "labels", name)
-            layers.append(_layer(levels, None, {"name": name}, "labels"))
+            records = from_notes(read_notes(file / "labels" / name))
+            options = {"name": name, "metadata": {RECORDS: records}}
+            layers.append(_layer(levels, None, options, "labels"))
     return layers
 
 
@@ -251,9 +260,17 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     labels = data[0] if attributes.get("multiscale") else data
     size = pixel_size_um(attributes.get("scale", ()), attributes.get("units"))
     name = Path(path).name.lower()
+    records = attributes.get("metadata", {}).get(RECORDS, {})
     for chosen in FORMATS.values():
         if name.endswith(chosen.endings):
-            return [str(chosen.write(labels, path, pixel_size_um=size, overwrite=True))]
+            written = chosen.write(
+                labels,
+                path,
+                pixel_size_um=size,
+                notes=as_notes(records.values()),
+                overwrite=True,
+            )
+            return [str(written)]
     return []
 
 

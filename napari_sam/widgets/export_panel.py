@@ -8,6 +8,7 @@ import numpy as np
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_sam.engine.records import as_notes
 from napari_sam.widgets.contributions import pixel_size_um
 from napari_sam.widgets.export_form import ExportForm
 from napari_sam.widgets.geometry import full_array
@@ -49,6 +50,7 @@ class ExportPanel(QWidget):
         if labels is None:
             return
         pixels, image = full_array(labels), self._image()
+        notes = as_notes(self._parts.session.records.values())
 
         def work() -> Path:
             from napari_sam.writers.formats import find_format
@@ -58,6 +60,7 @@ class ExportPanel(QWidget):
                 wanted.path,
                 pixel_size_um=wanted.pixel_size_um,
                 image=image,
+                notes=notes,
                 overwrite=True,
             )
 

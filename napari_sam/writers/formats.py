@@ -24,7 +24,7 @@ from napari_sam.writers import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 
@@ -45,7 +45,7 @@ class Format:
     writer : callable
         Writes it, and takes the arguments of `write` that `uses` names.
     uses : tuple of str
-        ``image``, ``pixel_size_um``, or both.
+        Of ``image``, ``pixel_size_um`` and ``notes``.
     takes_stacks : bool, default True
         Whether a file holds more than one plane.
     needs : str
@@ -68,6 +68,7 @@ class Format:
         *,
         pixel_size_um: float | Sequence[float] | None = None,
         image: Any = None,
+        notes: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> Path:
         """Write labels in this format.
@@ -83,6 +84,8 @@ class Format:
             labels know.
         image : ImageSource or array, optional
             The image of the labels, for measurements or as background.
+        notes : mapping of str to JSON values, optional
+            Such as how objects were made; see `read_notes`.
         overwrite : bool
             Replace what is there.
 
@@ -98,7 +101,7 @@ class Format:
         FileError
             If the file exists already or cannot be written.
         """
-        given = {"pixel_size_um": pixel_size_um, "image": image}
+        given = {"pixel_size_um": pixel_size_um, "image": image, "notes": notes}
         used = {name: given[name] for name in self.uses}
         return self.writer(labels, path, overwrite=overwrite, **used)
 
@@ -121,7 +124,7 @@ FORMATS: dict[str, Format] = {
             (".tif", ".tiff"),
             "label image as OME-TIFF; every program",
             tiff.save_labels,
-            ("pixel_size_um",),
+            ("pixel_size_um", "notes"),
         ),
         Format(
             "ome-zarr",
@@ -130,7 +133,7 @@ FORMATS: dict[str, Format] = {
             "label image as OME-Zarr 0.5 with pyramid, colours, area and centroid; "
             "viewers of large images",
             ome_zarr.save_ome_zarr,
-            ("pixel_size_um",),
+            ("pixel_size_um", "notes"),
         ),
         Format(
             "geojson",

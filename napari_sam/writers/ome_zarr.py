@@ -28,7 +28,7 @@ from napari_sam.writers.objects import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from napari_sam.images import ImageSource
 
@@ -43,6 +43,7 @@ def save_ome_zarr(
     path: str | os.PathLike[str],
     *,
     pixel_size_um: float | Sequence[float] | None = None,
+    notes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Save labels as OME-Zarr 0.5.
@@ -57,6 +58,8 @@ def save_ome_zarr(
     pixel_size_um : float, or sequence of float, optional
         In micrometres: one number, or (y, x), or (z, y, x). Default: what the labels
         know.
+    notes : mapping of str to JSON values, optional
+        Kept in the attributes under ``napari_sam``.
     overwrite : bool
         Replace an existing folder.
 
@@ -93,6 +96,8 @@ def save_ome_zarr(
             "multiscales": [_multiscale(labels, len(list(group.arrays())))],
             "image-label": label_facts,
         }
+        if notes:
+            group.attrs["napari_sam"] = dict(notes)
     if image is not None:
         _enter(path)
     return path

@@ -7,6 +7,7 @@ knows; labels shrink to a few percent.
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +24,7 @@ from napari_sam.writers.scale import sizes_um, stack_size_um
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,13 +33,14 @@ _BIGTIFF_BYTES = 2**32 - 2**25
 """From here on offsets may not fit in 32 bits; compressed files are rarely so long."""
 
 
-def save_labels(
+def save_labels(  # noqa: PLR0913 - what a label file can hold
     labels: Any,
     path: str | os.PathLike[str],
     *,
     axes: str | None = None,
     pixel_size_um: float | Sequence[float] | None = None,
     dtype: Literal["uint16", "uint32"] = "uint32",
+    notes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Save labels as OME-TIFF: tiled, compressed, with the pixel size.
@@ -57,6 +59,8 @@ def save_labels(
         In micrometres: one number, or (y, x), or (z, y, x).
     dtype : {"uint32", "uint16"}
         Type in the file; some programs read no more than 16 bits.
+    notes : mapping of str to JSON values, optional
+        Kept in the file as a map annotation; `readers.notes.read_notes` reads them.
     overwrite : bool
         Replace an existing file.
 
@@ -104,7 +108,7 @@ def save_labels(
             photometric="minisblack",
             resolution=(1e4 / sizes["X"], 1e4 / sizes["Y"]) if sizes else None,
             resolutionunit="CENTIMETER" if sizes else None,
-            metadata=_metadata(path, axes, sizes),
+            metadata=_metadata(path, axes, sizes) | _annotation(notes or {}),
         )
     return path
 
@@ -162,6 +166,14 @@ def _metadata(path: Path, axes: str, sizes: dict[str, float]) -> dict[str, Any]:
         | {f"PhysicalSize{axis}": size for axis, size in sizes.items()}
         | {f"PhysicalSize{axis}Unit": "µm" for axis in sizes}
     )
+
+
+def _annotation(notes: Mapping[str, Any]) -> dict[str, Any]:
+    if not notes:
+        return {}
+    # TIFF keeps text of 7 bits, which JSON can be
+    pairs = {f"napari_sam.{key}": json.dumps(value) for key, value in notes.items()}
+    return {"MapAnnotation": {"Namespace": "napari_sam", **pairs}}
 
 
 class _Stack:

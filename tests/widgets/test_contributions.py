@@ -223,3 +223,21 @@ def test_samples_reader_and_writer_work_in_a_window(
     [opened] = viewer.open(path, plugin=PLUGIN)
     np.testing.assert_array_equal(opened.data, np.eye(30))
     np.testing.assert_allclose(opened.scale, (0.5, 0.5))
+
+
+@pytest.mark.parametrize("name", ["cells.labels.tif", "cells.labels.zarr"])
+def test_how_objects_were_made_comes_back_with_them(tmp_path: Path, name: str) -> None:
+    from napari_sam.engine.records import RECORDS, ObjectRecord
+    from napari_sam.widgets.contributions import read_layers, write_labels
+
+    labels = np.zeros((60, 50), np.uint32)
+    labels[10:20, 10:30] = 4
+    record = ObjectRecord(object_id=4, index=(None, None), points=((15, 20),))
+    metadata = {RECORDS: {4: record}}
+    path = str(tmp_path / name)
+    assert write_labels(path, labels, {"metadata": metadata}) == [path]
+    ((data, options, kind),) = read_layers(path)
+    assert kind == "labels"
+    found = data[0] if options.get("multiscale") else data
+    np.testing.assert_array_equal(np.asarray(found), labels)
+    assert options["metadata"][RECORDS] == {4: record}

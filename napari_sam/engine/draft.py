@@ -218,6 +218,22 @@ def rasterised(corners: ArrayLike, shape: tuple[int, int]) -> PlaneMask | None:
     return PlaneMask(tight.shift(box.y0, box.x0), mask[tight.slices])
 
 
+def polygon_area(corners: ArrayLike) -> float:
+    """Return the area in a polygon, by Gauss's shoelace formula.
+
+    Parameters
+    ----------
+    corners : (N, 2) array, (y, x)
+
+    Examples
+    --------
+    >>> polygon_area([(0, 0), (0, 4), (3, 4), (3, 0)])
+    12.0
+    """
+    y, x = np.asarray(corners, np.float64).T
+    return float(abs(np.dot(y, np.roll(x, 1)) - np.dot(x, np.roll(y, 1))) / 2)
+
+
 def _ask(
     drawn: Shape,
     points: NDArray[np.float32],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from napari_sam.engine.records import ObjectRecord
 from napari_sam.errors import InputError
 from napari_sam.labels import (
     LabelEdit,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_sam.engine.records import ObjectRecord
+    from napari_sam.engine.request import PlaneView
     from napari_sam.engine.session import Session
     from napari_sam.labels import PlaneIndex
 
@@ -127,6 +128,44 @@ def repair(session: Session, object_id: int, how: Repair) -> bool:
     words, change = _REPAIRS[how]
     what = f"{words} object {object_id}"
     return _edit(session, what, wide, lambda x: change(x, object_id))
+
+
+def repaint(
+    session: Session, view: PlaneView, box: Box, pixels: NDArray[np.uint32]
+) -> bool:
+    """Replace the labels of a box by what a person has painted.
+
+    Parameters
+    ----------
+    session : Session
+    view : PlaneView
+        The plane that was painted; it need not be the one that is looked at.
+    box : Box
+        In plane pixels.
+    pixels : (h, w) uint32 array
+
+    Returns
+    -------
+    bool
+        False if nothing has changed.
+    """
+    labels = session.labels
+    if labels is None:
+        return False
+    before = labels.read(view.index, box)
+    changed = before != pixels
+    if not changed.any():
+        return False
+    ids = {*before[changed].tolist(), *pixels[changed].tolist()} - {0}
+    records: list[tuple[int, ObjectRecord | None]] = []
+    for number in sorted(ids):
+        old = session.records.get(number)
+        old = old or ObjectRecord(object_id=number, index=view.index)
+        new = old.model_copy(update={"hand_edits": old.hand_edits + 1})
+        records.append((number, new))
+    edit = LabelEdit(view.index, box, before, pixels)
+    session.edit_labels(f"paint {_named(sorted(ids))}", [edit], records)
+    return True
 
 
 def _edit(

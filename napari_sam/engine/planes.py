@@ -7,13 +7,15 @@ a slice costs nothing.
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
 from napari_sam.cache import EmbeddingCache
-from napari_sam.engine.embed import open_plane
+from napari_sam.engine.complete import complete_many
+from napari_sam.engine.embed import default_grid, open_plane
 from napari_sam.engine.predict import Predictor
 from napari_sam.engine.request import PredictResult
 from napari_sam.prompts import Prompts
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
 
     from napari_sam.engine.draft import PlaneMask, Question
     from napari_sam.engine.embed import PlaneEmbedding
+    from napari_sam.engine.jobs import Job
     from napari_sam.engine.predict import Prediction
-    from napari_sam.engine.request import PlaneView, PredictRequest
+    from napari_sam.engine.request import CompleteRequest, PlaneView, PredictRequest
     from napari_sam.model import Sam
     from napari_sam.tiling import Crop
 
@@ -50,6 +53,7 @@ class Planes:
         self.model = model
         self.cache = cache
         self._open: OrderedDict[object, PlaneEmbedding] = OrderedDict()
+        self._predictor: Predictor | None = None
 
     def open(self, view: PlaneView) -> PlaneEmbedding:
         """Return the embedding of a plane; crops are encoded when they are asked for.
@@ -65,6 +69,7 @@ class Planes:
                 view.source,
                 self.model,
                 cache=self.cache,
+                grid=replace(default_grid(view.source, self.model), scale=view.scale),
                 plane=view.plane,
                 intensity=view.intensity,
             )
@@ -77,6 +82,23 @@ class Planes:
         """Keep embeddings in a cache from now on; open planes are opened again."""
         self.cache = cache
         self._open.clear()
+        self._predictor = None
+
+    def predictor(self, view: PlaneView) -> Predictor:
+        """Return who answers on a plane.
+
+        That of the last plane is kept, with what all clicks on a crop share; those of
+        more planes would hold 40 MB each.
+
+        Raises
+        ------
+        InputError
+            If the image cannot be used.
+        """
+        embedding = self.open(view)
+        if self._predictor is None or self._predictor.embedding is not embedding:
+            self._predictor = Predictor(self.model, embedding)
+        return self._predictor
 
     def keep_on_disk(self) -> None:
         """Keep embeddings in the user's cache folder, if they are not kept yet."""
@@ -95,7 +117,7 @@ class Planes:
         InputError
             If the image or a prompt cannot be used.
         """
-        predictor = Predictor(self.model, self.open(request.view))
+        predictor = self.predictor(request.view)
         answers: dict[int, Prediction] = {}
         plain: list[int] = []
         for number, question in enumerate(request.questions):
@@ -112,6 +134,23 @@ class Planes:
             self.model.name,
             self.model.weights_sha256,
         )
+
+    def complete(self, wanted: CompleteRequest) -> Job[list[Prediction]]:
+        """Finish answers that their crop cuts, or shows too small.
+
+        Yields
+        ------
+        Step
+            Its value maps numbers of questions to better predictions.
+
+        Returns
+        -------
+        list of Prediction
+            In the order of the questions.
+        """
+        predictor = self.predictor(wanted.request.view)
+        prompts = [question.prompts for question in wanted.request.questions]
+        return complete_many(predictor, prompts, wanted.predictions)
 
 
 def mask_logits(

@@ -33,6 +33,8 @@ class PlaneView:
         Where the plane lies in the labels.
     image_key : object
         Equal for views of one image, also with another intensity.
+    scale : float, optional
+        Input pixels per plane pixel. Default: that of `CropGrid`.
     """
 
     source: ImageSource
@@ -40,6 +42,7 @@ class PlaneView:
     intensity: Intensity | None = None
     index: PlaneIndex = (None, None)
     image_key: object = 0
+    scale: float | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -54,7 +57,7 @@ class PlaneView:
     @property
     def embedding_key(self) -> tuple[object, ...]:
         """What embeddings belong to: another key, another embedding."""
-        return self.image_key, self.index, self.plane, self.intensity
+        return self.image_key, self.index, self.plane, self.intensity, self.scale
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,6 +150,22 @@ class PredictResult:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class CompleteRequest:
+    """Answers that may not be whole, to be looked at again.
+
+    Parameters
+    ----------
+    request : PredictRequest
+        To which they were given; its number counts here, too.
+    predictions : tuple of Prediction
+        In the order of the questions; `Prediction.best` is what is shown.
+    """
+
+    request: PredictRequest
+    predictions: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ShownMask:
     """One mask of the preview, cut to its pixels.
 
@@ -160,6 +179,8 @@ class ShownMask:
         Which of the answers it is, from 0.
     n_answers : int
         How many there are.
+    is_completed : bool
+        Whether the object was looked at again, in a crop of its own.
     """
 
     box: Box
@@ -168,19 +189,35 @@ class ShownMask:
     stability: float
     answer: int
     n_answers: int
+    is_completed: bool = False
 
     @classmethod
-    def of(cls, prediction: Prediction, answer: int | None) -> ShownMask:
-        """Return the chosen answer of a prediction; by default the best."""
-        n_answers = len(prediction.masks)
-        chosen = prediction.best if answer is None or answer >= n_answers else answer
-        whole = prediction.masks[chosen]
-        tight = box_around(whole) or Box(0, 0, 0, 0)
+    def of(
+        cls,
+        prediction: Prediction,
+        answer: int | None = None,
+        whole: Prediction | None = None,
+    ) -> ShownMask:
+        """Return an answer of a prediction.
+
+        Parameters
+        ----------
+        prediction : Prediction
+        answer : int, optional
+            Default: the best.
+        whole : Prediction, optional
+            What `complete` has made of this answer.
+        """
+        answer = prediction.best if answer is None else answer
+        seen, k = (prediction, answer) if whole is None else (whole, whole.best)
+        mask = seen.masks[k]
+        tight = box_around(mask) or Box(0, 0, 0, 0)
         return cls(
-            tight.shift(prediction.box.y0, prediction.box.x0),
-            whole[tight.slices],
-            float(prediction.predicted_iou[chosen]),
-            float(prediction.stability[chosen]),
-            chosen,
-            n_answers,
+            tight.shift(seen.box.y0, seen.box.x0),
+            mask[tight.slices],
+            float(seen.predicted_iou[k]),
+            float(seen.stability[k]),
+            answer,
+            len(prediction.masks),
+            whole is not None,
         )

@@ -5,6 +5,9 @@
     worker    Planes.answer(request) -> PredictResult  another thread, no shared state
     session   receive(result)                          an old number is dropped
     session   preview(masks)
+    session   complete_wanted(CompleteRequest)         where a crop may cut an object
+    worker    Planes.complete(wanted)
+    session   receive_whole(wanted, found)             an old number is dropped
     user      commit                                   a LabelEdit into the labels
 
 No window, no thread and no torch in here: `request` is a signal, and whoever listens
@@ -13,6 +16,7 @@ brings the answer to `receive`. A session lives in one thread.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
@@ -26,11 +30,13 @@ from napari_sam.engine.draft import (
     PlaneMask,
     Question,
     Shape,
+    polygon_area,
     resolve,
 )
 from napari_sam.engine.history import History, Step
 from napari_sam.engine.records import DrawnShape, ObjectRecord
 from napari_sam.engine.request import (
+    CompleteRequest,
     PlaneView,
     PredictRequest,
     PredictResult,
@@ -50,6 +56,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import ArrayLike
+
+    from napari_sam.engine.predict import Prediction
 
 OnOverlap: TypeAlias = Literal["keep", "overwrite", "ask"]
 
@@ -89,6 +97,8 @@ class Session:
         After a click, an undo, a change of the plane.
     request : PredictRequest
         Somebody should answer, and call `receive`.
+    complete_wanted : CompleteRequest
+        Somebody may look again at what is shown, and call `receive_whole`.
     preview : tuple of ShownMask
         One for each object that is asked for; empty if there is nothing to show.
     committed : list of int
@@ -103,6 +113,7 @@ class Session:
     view_changed = Signal(object)
     draft_changed = Signal(object)
     request = Signal(object)
+    complete_wanted = Signal(object)
     preview = Signal(tuple)
     committed = Signal(list)
     labels_changed = Signal(tuple)
@@ -125,6 +136,9 @@ class Session:
         self._asked: Draft | None = None  # the draft that the answer belongs to
         self._choice: int | None = None
         self._open_questions = False
+        self._request: PredictRequest | None = None
+        # what was made whole: by number of the question, and of the answer
+        self._whole: dict[tuple[int, int], Prediction] = {}
 
     @property
     def view(self) -> PlaneView | None:
@@ -253,6 +267,35 @@ class Session:
             draft = draft.with_points(record.points, record.positive)
         self._change(f"open object {object_id}", draft)
 
+    def ask_again(self, object_id: int) -> None:
+        """Ask for an object with the prompts that made it, and nothing else.
+
+        So another network answers as it would have answered then. The pixels stay
+        until the new mask is committed.
+
+        Raises
+        ------
+        InputError
+            If the object has no prompts, or was made on another plane.
+        """
+        view, _ = self._ready()
+        record = self.records.get(object_id)
+        if record is None or not (record.points or record.shapes):
+            raise InputError(
+                f"object {object_id} was not made from prompts; open it again instead"
+            )
+        if record.index != view.index:
+            raise InputError(
+                f"object {object_id} was made on plane {record.index}; go there first"
+            )
+        shapes = [
+            Shape(each.kind, np.array(each.corners, np.float32))
+            for each in record.shapes
+        ]
+        draft = Draft(object_id=object_id, shapes=tuple(shapes))
+        draft = draft.with_points(record.points, record.positive)
+        self._change(f"ask for object {object_id} again", draft)
+
     def reject(self) -> None:
         """Drop the prompts that are not committed; labels do not change."""
         if not self.draft.is_empty:
@@ -269,17 +312,57 @@ class Session:
         if self.masks and answer < self.masks[0].n_answers:
             self._choice = answer
             self._show()
+            self._want_whole()
+
+    def choose_next(self, step: int) -> None:
+        """Show the answer after this one, or before it; after the last the first."""
+        if self.masks:
+            n_answers = self.masks[0].n_answers
+            self.choose((self.masks[0].answer + step) % n_answers)
+
+    @property
+    def scores(self) -> tuple[tuple[float, float], ...]:
+        """Predicted IoU and stability of each answer, where one object is shown."""
+        if self._answer is None or len(self._answer.predictions) != 1:
+            return ()
+        found = self._answer.predictions[0]
+        pairs = zip(found.predicted_iou.tolist(), found.stability.tolist(), strict=True)
+        return tuple(pairs)
+
+    def typical_diameter(self) -> float | None:
+        """Return the size of what is drawn, or else of what is shown.
+
+        Returns
+        -------
+        float or None
+            Diameter of a disc of the same area, in plane pixels; of several objects
+            their median. None if nothing is there.
+        """
+        areas = [
+            float(np.ptp(corners, axis=0).prod())
+            if each.kind == "box"
+            else polygon_area(corners)
+            for each in self.draft.shapes
+            for corners in [each.corners]
+            if each.kind != "line"
+        ]
+        if not areas:
+            areas = [float(np.count_nonzero(each.mask)) for each in self.masks]
+        sizes = [2 * math.sqrt(area / math.pi) for area in areas if area > 0]
+        return float(np.median(sizes)) if sizes else None
 
     def ask(self) -> None:
         """Ask for the masks of the draft again, for example with another network."""
         self._generation += 1
         self._answer, self._asked, self._choice = None, None, None
+        self._whole.clear()
         questions = self._questions()
         self._open_questions = bool(questions)
         if not questions or self._view is None:
             self._show()
             return
-        self.request.emit(PredictRequest(self._generation, self._view, questions))
+        self._request = PredictRequest(self._generation, self._view, questions)
+        self.request.emit(self._request)
 
     def peek(self, point: tuple[float, float] | None) -> None:
         """Show what a click would give, where nothing is pointed at yet.
@@ -296,6 +379,8 @@ class Session:
             return
         self._generation += 1
         self._answer, self._open_questions = None, True
+        self._request = None  # what is under the mouse is not looked at twice
+        self._whole.clear()
         questions = (Question(Prompts(points=[point])),)
         self.request.emit(PredictRequest(self._generation, self._view, questions))
 
@@ -310,6 +395,30 @@ class Session:
         if result.generation != self._generation:
             return False
         self._answer, self._asked = result, self.draft
+        self._show()
+        self._want_whole()
+        return True
+
+    def receive_whole(
+        self, wanted: CompleteRequest, found: Mapping[int, Prediction]
+    ) -> bool:
+        """Take objects that were looked at again.
+
+        Parameters
+        ----------
+        wanted : CompleteRequest
+        found : mapping of int to Prediction
+            By number of the question; those that were whole already are not in it.
+
+        Returns
+        -------
+        bool
+            False if they were stale and have been dropped.
+        """
+        if wanted.request.generation != self._generation:
+            return False
+        for number, whole in found.items():
+            self._whole[number, wanted.predictions[number].best] = whole
         self._show()
         return True
 
@@ -504,8 +613,8 @@ class Session:
             return None
         if len(self._answer.predictions) != 1:
             return None
-        prediction = self._answer.predictions[0]
-        return Feedback(prediction.logits[self.masks[0].answer], prediction.crop)
+        prediction, k = self._seen(0)
+        return Feedback(prediction.logits[k], prediction.crop)
 
     def _change(self, what: str, draft: Draft) -> None:
         if self._view is None:
@@ -583,8 +692,37 @@ class Session:
 
     def _show(self) -> None:
         predictions = () if self._answer is None else self._answer.predictions
-        self.masks = tuple(ShownMask.of(each, self._choice) for each in predictions)
+        self.masks = tuple(
+            ShownMask.of(each, k, self._whole.get((i, k)))
+            for i, each in enumerate(predictions)
+            for k in [self._chosen(each)]
+        )
         self.preview.emit(self.masks)
+
+    def _chosen(self, prediction: Prediction) -> int:
+        """Return the answer that is shown, by its number."""
+        if self._choice is None or self._choice >= len(prediction.masks):
+            return prediction.best
+        return self._choice
+
+    def _seen(self, number: int) -> tuple[Prediction, int]:
+        """Return the prediction that is shown for a question, and which mask of it."""
+        if self._answer is None:
+            raise InputError("nothing is shown; point at an object first")
+        prediction = self._answer.predictions[number]
+        k = self._chosen(prediction)
+        whole = self._whole.get((number, k))
+        return (prediction, k) if whole is None else (whole, whole.best)
+
+    def _want_whole(self) -> None:
+        """Ask for a second look at what is shown, unless it has been looked at."""
+        if self._answer is None or self._request is None:
+            return
+        shown = [
+            replace(each, best=self._chosen(each)) for each in self._answer.predictions
+        ]
+        if not all((i, each.best) in self._whole for i, each in enumerate(shown)):
+            self.complete_wanted.emit(CompleteRequest(self._request, tuple(shown)))
 
     def _ids(self, labels: LabelTarget, draft: Draft) -> list[int]:
         if draft.object_id is None:
@@ -594,7 +732,7 @@ class Session:
     def _record(
         self, number: int, i: int, draft: Draft, result: PredictResult
     ) -> ObjectRecord:
-        shown, crop = self.masks[i], result.predictions[i].crop.box
+        shown, crop = self.masks[i], self._seen(i)[0].crop.box
         old = self.records.get(number)
         # an object of a stack that is corrected in one slice stays in the others
         noted = None if old is None else old.made_at(result.view.index)

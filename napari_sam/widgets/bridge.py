@@ -11,21 +11,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Labels
+from napari.utils.key_bindings import coerce_keybinding
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
+from napari_sam.engine.records import RECORDS
 from napari_sam.errors import InputError
+from napari_sam.tiling import Box
 from napari_sam.widgets.geometry import (
     plane_index,
     plane_view,
     spatial_shape,
     transform_of,
+    visible_box,
 )
+from napari_sam.widgets.hand_edit import HandEdit
 from napari_sam.widgets.layer_labels import LayerLabels
 from napari_sam.widgets.prompt_layers import PromptLayers
-from napari_sam.widgets.stored_labels import OWN, STORE, StoreTarget, new_labels
+from napari_sam.widgets.stored_labels import (
+    OWN,
+    STORE,
+    StoreTarget,
+    new_labels,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import napari
     from napari.layers import Layer
 
@@ -33,10 +45,9 @@ if TYPE_CHECKING:
     from napari_sam.engine.session import Session
     from napari_sam.labels import LabelTarget, PlaneIndex
 
-METADATA = "napari_sam"
-"""Key of a Labels layer's metadata under which its records live."""
-
 _SETTLED_MS = 400  # after the last move of a contrast slider
+
+_PAINTED_SIDE = 1024  # pixels a side of what can be painted without an object
 
 _image_keys = count()
 
@@ -68,7 +79,9 @@ class LayerBridge:
         self.labels: Labels | None = None
         self.prompts: PromptLayers | None = None
         self._target: LayerLabels | StoreTarget | None = None
+        self._hand_edit: HandEdit | None = None
         self._image_key: object = None
+        self._scale: float | None = None
         self._settled = QTimer()
         self._settled.setSingleShot(True)
         self._settled.setInterval(_SETTLED_MS)
@@ -89,6 +102,12 @@ class LayerBridge:
     def images(self) -> list[Image]:
         """Return the image layers, the topmost last."""
         return [each for each in self.viewer.layers if isinstance(each, Image)]
+
+    def own_layers(self) -> list[Layer]:
+        """Return the layers that belong to this session: prompts and labels."""
+        prompts = [] if self.prompts is None else self.prompts.layers
+        found = [self.labels, *prompts]
+        return [each for each in found if each is not None]
 
     def label_layers(self) -> list[Labels]:
         """Return the Labels layers that objects of the image can be committed to."""
@@ -111,7 +130,7 @@ class LayerBridge:
         if layer is self.image:
             return
         self._leave_image()
-        self.image = layer
+        self.image, self._scale = layer, None
         if layer is not None:
             self._image_key = (layer.name, next(_image_keys))
             self.prompts = PromptLayers(self.viewer, layer)
@@ -127,8 +146,16 @@ class LayerBridge:
             self.choose_labels(found[-1] if found else None)
         self.look()
 
+    def use_scale(self, scale: float | None) -> None:
+        """Show the image to the network at another scale; None for the usual one."""
+        if scale != self._scale:
+            self._scale = scale
+            self.look()
+
     def choose_labels(self, layer: Labels | None) -> None:
         """Commit to another layer; None makes one when the first object is kept."""
+        if layer is not self.labels:
+            self.stop_painting()
         if self._target is not None:
             self._target.disconnect()
             self._unbind_undo(self._target.layer)
@@ -137,7 +164,7 @@ class LayerBridge:
         records = {}
         if layer is not None:
             target = self._target = self._target_of(layer)
-            records = layer.metadata.get(METADATA, {})
+            records = layer.metadata.get(RECORDS, {})
             self.bind_undo(layer)
         self.session.set_labels(target, records)
         self.labels_changed.emit(layer)
@@ -173,6 +200,47 @@ class LayerBridge:
             return StoreTarget(layer)
         return LayerLabels(layer, self.session.note_hand_edit)
 
+    def paint(self, object_id: int) -> None:
+        """Let the user paint an object; labels with levels in a layer of their own.
+
+        Parameters
+        ----------
+        object_id : int
+            0 paints a new object, somewhere in view.
+
+        Raises
+        ------
+        InputError
+            If there is no plane, or the object is not on it.
+        """
+        self.stop_painting()
+        view, image = self.session.view, self.image
+        if view is None or image is None:
+            raise InputError("open an image, and show it in 2D, to paint on objects")
+        layer, target = self.need_labels(), self.session.labels
+        if target is None:
+            return
+        box = target.box_of(view.index, object_id) if object_id else None
+        if object_id and box is None:
+            raise InputError(f"no object {object_id} on this plane; choose another")
+        object_id = object_id or target.fresh_ids(1)[0]
+        if STORE not in layer.metadata:
+            self.viewer.layers.selection.active = layer
+            layer.selected_label, layer.mode = object_id, "paint"
+            return
+        around = box or _middle(visible_box(image, view) or Box.whole(view.shape))
+        self._hand_edit = HandEdit(self.viewer, self.session, image, around, object_id)
+
+    @property
+    def is_painting(self) -> bool:
+        """Whether a layer to paint in is there."""
+        return self._hand_edit is not None and self._hand_edit.is_open
+
+    def stop_painting(self) -> bool:
+        """Write what was painted by hand; whether pixels have changed."""
+        edit, self._hand_edit = self._hand_edit, None
+        return edit is not None and edit.finish()
+
     def look(self) -> None:
         """Tell the session what is displayed now."""
         self._settled.stop()
@@ -185,7 +253,7 @@ class LayerBridge:
         index = plane_index(self.image, self.viewer.dims)
         if index is None:
             return None
-        return plane_view(self.image, index, self._image_key)
+        return plane_view(self.image, index, self._image_key, self._scale)
 
     def object_under_cursor(self) -> int:
         """Return the id of the object under the mouse; 0 if there is none."""
@@ -293,7 +361,7 @@ class LayerBridge:
 
     def _keep_records(self) -> None:
         if self.labels is not None:
-            self.labels.metadata[METADATA] = dict(self.session.records)
+            self.labels.metadata[RECORDS] = dict(self.session.records)
 
     def _go_to(self, view: PlaneView) -> None:
         """Show a plane that undo has changed."""
@@ -314,9 +382,40 @@ class LayerBridge:
 
     def bind_undo(self, layer: Labels) -> None:
         """Let the keys of napari's own undo take steps of the session back."""
-        layer.bind_key("Control-Z", lambda _: self.session.undo(), overwrite=True)
-        layer.bind_key("Control-Shift-Z", lambda _: self.session.redo(), overwrite=True)
+        for key, command in (
+            ("Control-Z", self._undo_pressed),
+            ("Control-Shift-Z", self._redo_pressed),
+        ):
+            layer.bind_key(key, command, overwrite=True)
+
+    def _undo_pressed(self, _layer: object) -> None:
+        self.session.undo()
+
+    def _redo_pressed(self, _layer: object) -> None:
+        self.session.redo()
 
     def _unbind_undo(self, layer: Labels) -> None:
-        layer.bind_key("Control-Z", None)
-        layer.bind_key("Control-Shift-Z", None)
+        unbind(layer, "Control-Z", self._undo_pressed)
+        unbind(layer, "Control-Shift-Z", self._redo_pressed)
+
+
+def _middle(box: Box) -> Box:
+    """Return the middle of a box, of a size that can be painted."""
+    (height, width), most = box.shape, _PAINTED_SIDE
+    y0 = box.y0 + max(0, height - most) // 2
+    x0 = box.x0 + max(0, width - most) // 2
+    return Box(y0, x0, min(box.y1, y0 + most), min(box.x1, x0 + most))
+
+
+def unbind(owner: Any, key: str, command: Callable[..., object]) -> None:
+    """Free a key, unless somebody else has taken it meanwhile.
+
+    Parameters
+    ----------
+    owner : Viewer or Layer
+    key : str
+    command : callable
+        What it was bound to.
+    """
+    if owner.keymap.get(coerce_keybinding(key)) == command:
+        owner.bind_key(key, None)

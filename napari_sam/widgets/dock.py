@@ -7,8 +7,10 @@ there.
 from __future__ import annotations
 
 import logging
+import weakref
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.utils.notifications import show_error, show_warning
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QScrollArea, QToolButton, QVBoxLayout, QWidget
@@ -16,9 +18,10 @@ from qtpy.QtWidgets import QScrollArea, QToolButton, QVBoxLayout, QWidget
 from napari_sam.engine.session import Session
 from napari_sam.errors import NapariSamError, NapariSamWarning
 from napari_sam.widgets.automatic_panel import AutomaticPanel
-from napari_sam.widgets.bridge import LayerBridge
+from napari_sam.widgets.bridge import LayerBridge, unbind
 from napari_sam.widgets.embedding_panel import EmbeddingPanel
 from napari_sam.widgets.export_panel import ExportPanel
+from napari_sam.widgets.garbage import Garbage
 from napari_sam.widgets.keys import KEYS
 from napari_sam.widgets.model_panel import ModelPanel
 from napari_sam.widgets.network import Network
@@ -35,7 +38,14 @@ if TYPE_CHECKING:
 
     import napari
 
+    from napari_sam.widgets.keys import Command
+
 logger = logging.getLogger(__name__)
+
+# The docks of each viewer, the newest last.
+_docks: weakref.WeakKeyDictionary[Any, list[SegmentAnything]] = (
+    weakref.WeakKeyDictionary()
+)
 
 _DRAWN_MS = 100  # a dock needs two or three rounds of the event loop to be drawn
 
@@ -78,23 +88,36 @@ class SegmentAnything(QWidget):
         )
         self.worker.failed.connect(self.tell)
         self.network.failed.connect(self.tell)
+        self._garbage = Garbage(viewer, self._is_busy, self)
         self._is_closed = self._is_hovering = False
-        self._bound: list[tuple[Any, str]] = []
+        self._bound: list[tuple[Any, str, Callable[..., object]]] = []
         self.panels: dict[str, QWidget] = {}
         self.headers: dict[str, QToolButton] = {}
         self._make_panels()
         self.bridge.image_changed.connect(self._bind_prompts)
         self.bridge.choose_image(self._first_image())
+        viewer.mouse_move_callbacks.append(self._moved)
+        viewer.mouse_wheel_callbacks.append(self._turned)
+        _docks.setdefault(viewer, []).append(self)
         self._bind_viewer()
         # torch takes seconds to import and keeps the interpreter busy meanwhile, so
         # the dock is drawn first
         self._first_model = model
         QTimer.singleShot(_DRAWN_MS, self._load_first)
+        self.bridge.image_changed.connect(self._prepare_soon)
+        self._prepare_soon()
         self.destroyed.connect(self.worker.stop)
 
     def _load_first(self) -> None:
         if not self._is_closed and self.network.name is None:
             self.panel(ModelPanel).choose_model(self._first_model)
+
+    def _prepare_soon(self, _image: object = None) -> None:
+        QTimer.singleShot(_DRAWN_MS, self._prepare)
+
+    def _prepare(self) -> None:
+        if not self._is_closed and self.bridge.prompts is not None:
+            self.bridge.prompts.prepare_preview()
 
     def panel(self, kind: type[Any]) -> Any:
         """Return the panel of a class."""
@@ -105,6 +128,13 @@ class SegmentAnything(QWidget):
         panel = self.panel(kind)
         self.headers[kind.title].setChecked(True)
         return panel
+
+    def take_keys(self) -> None:
+        """Bind the keys again that another dock has had."""
+        self._bind_viewer()
+        if self.bridge.labels is not None:
+            self.bridge.bind_undo(self.bridge.labels)
+        self.panel(PromptPanel).use("points")
 
     def tell(self, error: Exception) -> None:
         """Show an error as a notification; one of ours says what to do."""
@@ -122,21 +152,30 @@ class SegmentAnything(QWidget):
         if self._is_closed:
             return
         self._is_closed = True
+        self._garbage.close()
         self.worker.stop()
         for panel in self.panels.values():
             if hasattr(panel, "close_panel"):
                 panel.close_panel()
         self.viewer.mouse_move_callbacks.remove(self._moved)
-        for owner, key in self._bound:
-            owner.bind_key(key, None)
+        self.viewer.mouse_wheel_callbacks.remove(self._turned)
+        for owner, key, command in self._bound:
+            unbind(owner, key, command)
         self.bridge.close()
         self.network.close()
+        docks = _docks.setdefault(self.viewer, [])
+        docks.remove(self)
+        if docks:  # keys go back to those that are left
+            docks[-1].take_keys()
 
     def event(self, event: QEvent) -> bool:
         """Close with the window, which deletes its docks without closing them."""
         if event.type() in (QEvent.Type.DeferredDelete, QEvent.Type.Close):
             self.close_dock()
         return bool(super().event(event))
+
+    def _is_busy(self) -> bool:
+        return self.session.is_waiting or self.worker.is_busy
 
     def _first_image(self) -> Any:
         active = self.viewer.layers.selection.active
@@ -172,6 +211,8 @@ class SegmentAnything(QWidget):
             "other_kind": prompt.other_kind,
             "tool": prompt.next_tool,
             "open": self._on_object("open"),
+            "ask_again": self._on_object("ask_again"),
+            "paint": self.panel(ObjectsPanel).paint,
             "delete": self._on_object("delete"),
             "merge": self._on_object("merge"),
             "split": self._on_object("split"),
@@ -185,14 +226,13 @@ class SegmentAnything(QWidget):
         }
 
     def _bind_viewer(self) -> None:
-        self.viewer.mouse_move_callbacks.append(self._moved)
-        hover = next(each for each in KEYS if each.command == "hover")
-        self.viewer.bind_key(hover.everywhere, self._hover, overwrite=True)
-        self._bound.append((self.viewer, hover.everywhere))
+        """Take the keys that work with every layer; docks of one viewer share them."""
         for key in KEYS:
-            command = self._commands().get(key.command)
-            if command is not None and key.everywhere:
-                self._bind(self.viewer, key.everywhere, command)
+            if key.command == "hover":
+                self.viewer.bind_key(key.everywhere, self._hover, overwrite=True)
+                self._bound.append((self.viewer, key.everywhere, self._hover))
+            elif key.everywhere:
+                self._bind(self.viewer, key.everywhere, key.command)
 
     def _bind_prompts(self, _image: object = None) -> None:
         prompts = self.bridge.prompts
@@ -200,25 +240,36 @@ class SegmentAnything(QWidget):
             return
         prompts.restored.connect(self._bind_prompts, unique=True)
         for key in KEYS:
-            command = self._commands().get(key.command)
-            if command is None or not key.on_prompts:
+            if not key.on_prompts or key.command in ("undo", "redo"):
                 continue
-            self._bind(prompts.points, key.on_prompts, command)
+            self._bind(prompts.points, key.on_prompts, key.command)
             if key.on_prompts not in ("Enter", "Escape"):  # they end a drawing there
-                self._bind(prompts.shapes, key.on_prompts, command)
+                self._bind(prompts.shapes, key.on_prompts, key.command)
+        for layer in (prompts.points, prompts.shapes):
+            self.bridge.bind_undo(layer)
         self.panel(PromptPanel).use("points")
 
-    def _bind(self, owner: Any, key: str, command: Callable[[], object]) -> None:
+    def _bind(self, owner: Any, key: str, command: Command) -> None:
         def pressed(_owner: Any) -> None:
+            dock = self if owner is not self.viewer else self._addressed()
             try:
-                command()
+                dock._commands()[command]()  # noqa: SLF001 - another one of ours
             except NapariSamWarning as warning:
                 show_warning(str(warning))
             except NapariSamError as error:
                 self.tell(error)
 
         owner.bind_key(key, pressed, overwrite=True)
-        self._bound.append((owner, key))
+        self._bound.append((owner, key, pressed))
+
+    def _addressed(self) -> SegmentAnything:
+        """Return the dock that is meant: whose layer is active, else the newest."""
+        docks = _docks.setdefault(self.viewer, [])
+        active = self.viewer.layers.selection.active
+        for dock in reversed(docks):
+            if active is not None and active in dock.bridge.own_layers():
+                return dock
+        return docks[-1] if docks else self
 
     def _on_object(self, name: str) -> Callable[[], None]:
         """Return a command for the object under the mouse."""
@@ -232,16 +283,32 @@ class SegmentAnything(QWidget):
 
     def _hover(self, _owner: Any) -> Iterator[None]:
         """Show what clicks would give while the key is held."""
-        self._is_hovering = True
-        self.bridge.hover()
+        dock = self._addressed()
+        dock.hover(on=True)
         yield
-        self._is_hovering = False
-        self.session.peek(None)
+        dock.hover(on=False)
+
+    def hover(self, *, on: bool) -> None:
+        """Show, or no longer show, what a click would give under the mouse."""
+        self._is_hovering = on
+        if on:
+            self.bridge.hover()
+        else:
+            self.session.peek(None)
 
     def _moved(self, _viewer: Any, _event: Any) -> None:
         # one question at a time: the next one asks about where the mouse is by then
         if self._is_hovering and not self.session.is_waiting:
             self.bridge.hover()
+
+    def _turned(self, _viewer: Any, event: Any) -> None:
+        """Go through the answers; napari leaves Shift and the wheel alone."""
+        if "Shift" in event.modifiers and self._addressed() is self:
+            # some systems turn a wheel with Shift into a sideways one
+            turn = float(np.sum(event.delta))
+            if turn:
+                self.session.choose_next(1 if turn < 0 else -1)
+                event.handled = True
 
 
 def _header(panel: Any, *, is_open: bool) -> QToolButton:

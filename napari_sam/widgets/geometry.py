@@ -134,7 +134,9 @@ def plane_index(layer: Layer, dims: Dims) -> PlaneIndex | None:
     return tuple(index)
 
 
-def plane_view(layer: Image, index: PlaneIndex, image_key: object) -> PlaneView:
+def plane_view(
+    layer: Image, index: PlaneIndex, image_key: object, scale: float | None = None
+) -> PlaneView:
     """Return the view of a plane of an image layer.
 
     Up to four axes, the last two of them seen, are the (t, z, y, x) of an image;
@@ -145,8 +147,8 @@ def plane_view(layer: Image, index: PlaneIndex, image_key: object) -> PlaneView:
     layer : Image
     index : tuple of int or None
         From `plane_index`.
-    image_key : object
-        Becomes that of the view.
+    image_key, scale
+        Become those of the view.
     """
     array = full_array(layer)
     colour = "S" if layer.rgb else ""
@@ -158,7 +160,7 @@ def plane_view(layer: Image, index: PlaneIndex, image_key: object) -> PlaneView:
     else:
         source = ImageSource(Slab(array, index), "YX" + colour, name=layer.name)
         t, z = 0, 0
-    return PlaneView(source, (t, z), intensity_of(layer), index, image_key)
+    return PlaneView(source, (t, z), intensity_of(layer), index, image_key, scale)
 
 
 def stack_axes(view: PlaneView) -> list[int]:

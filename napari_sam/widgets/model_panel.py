@@ -5,9 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QLabel, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QLabel,
+    QWidget,
+)
 
 from napari_sam.weights import list_models
+from napari_sam.widgets.scale_choice import ScaleChoice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +48,7 @@ class ModelPanel(QWidget):
             "object",
             always=True,
         )
+        self.size = ScaleChoice(parts)
         self.status = QLabel("")
         self.status.setWordWrap(True)
         self.status.setTextFormat(Qt.TextFormat.PlainText)
@@ -50,6 +58,7 @@ class ModelPanel(QWidget):
         layout.addRow("Image", self.image)
         layout.addRow("Model", self.model)
         layout.addRow("Objects", self.labels)
+        layout.addRow("Typical size", self.size)
         layout.addRow(self.status)
         for spec in list_models():
             self.model.addItem(spec.name, spec.name)

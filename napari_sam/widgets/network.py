@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 if TYPE_CHECKING:
+    from napari_sam.engine.jobs import Step
     from napari_sam.engine.planes import Planes
-    from napari_sam.engine.request import PredictRequest, PredictResult
+    from napari_sam.engine.request import (
+        CompleteRequest,
+        PredictRequest,
+        PredictResult,
+    )
     from napari_sam.engine.session import Session
-    from napari_sam.widgets.workers import Worker
+    from napari_sam.widgets.workers import Task, Worker
 
 
 class Network:
@@ -31,6 +36,11 @@ class Network:
         For people: "Loading default ...", "default on cpu, bfloat16".
     loaded : Planes
     failed : Exception
+
+    Attributes
+    ----------
+    completes : bool
+        Whether objects that their crop cuts, or shows too small, are looked at again.
     """
 
     status = Signal(str)
@@ -41,8 +51,11 @@ class Network:
         self._session = session
         self._worker = worker
         self._planes: Planes | None = None
+        self._second_look: Task | None = None
+        self.completes = True
         self.name: str | None = None
         session.request.connect(self._answer)
+        session.complete_wanted.connect(self._complete)
 
     @property
     def planes(self) -> Planes | None:
@@ -60,6 +73,8 @@ class Network:
         """
 
         def work() -> Planes:
+            # imports hold up the window, so those of a search are made now, too
+            from napari_sam.engine import candidates, complete  # noqa: F401
             from napari_sam.engine.planes import Planes
             from napari_sam.weights import load_model
 
@@ -74,6 +89,7 @@ class Network:
     def close(self) -> None:
         """Let the network go."""
         self._session.request.disconnect(self._answer)
+        self._session.complete_wanted.disconnect(self._complete)
         self._planes = None
 
     def _loaded(self, planes: Planes) -> None:
@@ -91,6 +107,7 @@ class Network:
         planes = self._planes
         if planes is None:
             return  # asked again when the network is there
+        self._stop_looking()
         self._worker.call(
             lambda: planes.answer(request),
             self._answered,
@@ -100,3 +117,26 @@ class Network:
 
     def _answered(self, result: PredictResult) -> None:
         self._session.receive(result)
+
+    def _complete(self, wanted: CompleteRequest) -> None:
+        """Look again at an answer, after all clicks; only the newest counts."""
+        planes = self._planes
+        self._stop_looking()
+        if planes is None or not self.completes:
+            return
+
+        def take(step: Step) -> None:
+            if isinstance(step.value, dict) and step.value:
+                self._session.receive_whole(wanted, step.value)
+
+        self._second_look = self._worker.start(
+            "complete",
+            lambda: planes.complete(wanted),
+            on_step=take,
+            on_error=self.failed.emit,
+        )
+
+    def _stop_looking(self) -> None:
+        if self._second_look is not None:
+            self._worker.cancel(self._second_look)
+            self._second_look = None

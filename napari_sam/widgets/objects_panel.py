@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSpinBox, QWidget
 
 from napari_sam.engine import objects
@@ -49,6 +50,17 @@ class ObjectsPanel(QWidget):
                 self.open,
             ),
             (
+                f"Ask again ({key_of('ask_again')})",
+                "Ask the model in use with the prompts that made the object: choose "
+                "another model above, then compare",
+                self.ask_again,
+            ),
+            (
+                f"Paint ({key_of('paint')})",
+                "Paint the object with napari's brush; without an object a new one",
+                self.paint,
+            ),
+            (
                 f"Delete ({key_of('delete')})",
                 "Delete the object on this plane",
                 self.delete,
@@ -79,6 +91,7 @@ class ObjectsPanel(QWidget):
             layout.addWidget(button, 1 + place // 2, place % 2)
             self.buttons[text.partition(" (")[0]] = button
         parts.session.committed.connect(self._committed)
+        parts.bridge.choices_changed.connect(self._show_painting)
 
     def choose(self, object_id: int) -> None:
         """Let the buttons act on another object."""
@@ -96,6 +109,31 @@ class ObjectsPanel(QWidget):
     def open(self) -> None:
         """Take the object up again."""
         self._parts.session.open_object(self.object_id.value())
+
+    def ask_again(self) -> None:
+        """Ask for the object with its old prompts and the model in use."""
+        self._parts.session.ask_again(self.object_id.value())
+
+    def paint(self) -> None:
+        """Paint the object by hand; once more writes what was painted."""
+        bridge = self._parts.bridge
+        if bridge.is_painting:
+            bridge.stop_painting()
+            self._show_painting()
+            return
+        bridge.paint(self.object_id.value())
+        if self._show_painting():
+            show_info(
+                "Paint in the layer 'paint here', then press Done; deleting the layer "
+                "drops what was painted."
+            )
+
+    def _show_painting(self) -> bool:
+        """Show on the button what it does now; whether there is a layer to paint."""
+        is_painting = self._parts.bridge.is_painting
+        text = "Done" if is_painting else "Paint"
+        self.buttons["Paint"].setText(f"{text} ({key_of('paint')})")
+        return is_painting
 
     def delete(self) -> None:
         """Delete the object."""

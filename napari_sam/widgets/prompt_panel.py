@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QButtonGroup,
+    QCheckBox,
     QComboBox,
     QGridLayout,
     QHBoxLayout,
@@ -24,6 +26,7 @@ from napari_sam.widgets.prompt_layers import NEGATIVE, POSITIVE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_sam.engine.draft import Draft
     from napari_sam.engine.request import ShownMask
     from napari_sam.widgets.keys import Command
     from napari_sam.widgets.panel import DockParts
@@ -58,6 +61,7 @@ class PromptPanel(QWidget):
     def __init__(self, parts: DockParts) -> None:
         super().__init__()
         self._parts = parts
+        self._keep_soon: Draft | None = None  # asked for before its mask was there
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addLayout(self._make_tools())
@@ -89,7 +93,15 @@ class PromptPanel(QWidget):
     def keep(self) -> None:
         """Make objects of the masks shown."""
         session, bridge = self._parts.session, self._parts.bridge
-        if not session.masks or session.draft.is_empty:
+        if session.draft.is_empty:
+            self.hint.setText("Nothing to keep yet. " + _FIRST_STEPS)
+            return
+        if session.is_waiting:
+            self._keep_soon = session.draft
+            self.hint.setText("Kept as soon as the mask is there ...")
+            return
+        if not session.masks:
+            self.hint.setText("Nothing to keep: no positive point or shape is there.")
             return
         bridge.need_labels()
         overwrite = None
@@ -143,11 +155,13 @@ class PromptPanel(QWidget):
         self.answers: list[QPushButton] = []
         self.scores: list[QLabel] = []
         for i in range(3):
-            button = QPushButton(f"{i + 1}")
+            button = QPushButton(f"Answer {i + 1}")
+            button.setMinimumWidth(10)
             button.setCheckable(True)
             button.setToolTip(
-                f"Answer {i + 1} ({i + 1}): a click may mean a part, the whole or a "
-                "group. Below: the network's own estimate of IoU, and stability."
+                f"Answer {i + 1} (key {i + 1}, or Shift and the mouse wheel): a click "
+                "may mean a part, the whole or a group. Below: the IoU with the object "
+                "that the network expects, and how stable the mask is; 1 is best."
             )
             button.clicked.connect(lambda _=False, i=i: self._parts.session.choose(i))
             score = QLabel()
@@ -190,12 +204,23 @@ class PromptPanel(QWidget):
         self.style_choice.addItem("as outline", _OUTLINE)
         self.style_choice.setToolTip("How the preview is drawn")
         self.style_choice.activated.connect(self._set_style)
+        self.completes = QCheckBox("Look again at cut or tiny objects")
+        self.completes.setChecked(True)
+        self.completes.setToolTip(
+            "Where a crop of the image cuts an object, or shows it too small, a better "
+            "crop is encoded after the first answer, and the mask is replaced."
+        )
+        self.completes.toggled.connect(self._set_completes)
+        layout.addWidget(self.completes, 2, 0, 1, 2)
         layout.addWidget(QLabel("Other objects"), 0, 0)
         layout.addWidget(self.overlap, 0, 1)
         layout.addWidget(QLabel("Preview"), 1, 0)
         layout.addWidget(self.style_choice, 1, 1)
         layout.setColumnStretch(1, 1)
         return layout
+
+    def _set_completes(self, checked: bool) -> None:
+        self._parts.network.completes = checked
 
     def _keep_or_tell(self) -> None:
         try:
@@ -272,13 +297,25 @@ class PromptPanel(QWidget):
             )
         elif not masks and draft.is_empty:
             self.hint.setText(_FIRST_STEPS)
+        if self._keep_soon is not None and not session.is_waiting:
+            # not at once: others are still being told what this answer is
+            QTimer.singleShot(0, self._keep_now)
+
+    def _keep_now(self) -> None:
+        """Keep what was asked for too early, unless the prompts have changed."""
+        draft, self._keep_soon = self._keep_soon, None
+        if draft is not None and draft is self._parts.session.draft:
+            self._keep_or_tell()
 
     def _show_scores(self, masks: Sequence[ShownMask]) -> None:
-        one = masks[0] if len(masks) == 1 else None
-        for i, score in enumerate(self.scores):
-            score.setText("")
-            if one is not None and (one.answer == i or (one.n_answers == 1 and i == 0)):
-                score.setText(f"{one.predicted_iou:.2f} · {one.stability:.2f}")
+        """Show the scores of all answers; of the one that is shown as it is now."""
+        scores = list(self._parts.session.scores)
+        if len(masks) == 1:
+            scores[masks[0].answer] = masks[0].predicted_iou, masks[0].stability
+        for label, text in itertools.zip_longest(
+            self.scores, (f"{iou:.2f} · {stable:.2f}" for iou, stable in scores)
+        ):
+            label.setText(text or "")
 
     def _show_history(self) -> None:
         history = self._parts.session.history

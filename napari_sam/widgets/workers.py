@@ -82,6 +82,11 @@ class Worker(QObject):
         """Whether the thread lives."""
         return self._thread.is_alive()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call waits, or a job that does not rest."""
+        return bool(self._calls) or any(not each.is_paused for each in self._tasks)
+
     def call(
         self,
         function: Callable[[], T],

@@ -12,10 +12,13 @@ from napari_sam.labels import box_around
 from napari_sam.tiling import Box, Crop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from napari_sam.engine.draft import Question
-    from napari_sam.engine.request import PredictRequest
+    from napari_sam.engine.jobs import Step
+    from napari_sam.engine.request import CompleteRequest, PredictRequest
 
 
 class DiscPlanes:
@@ -34,6 +37,9 @@ class DiscPlanes:
         self.requests.append(request)
         found = tuple(self._predict(each) for each in request.questions)
         return PredictResult(request.generation, request.view, found, "discs", "0" * 64)
+
+    def complete(self, _wanted: CompleteRequest) -> Iterator[Step]:
+        return iter(())
 
     def _predict(self, question: Question) -> Prediction:
         prompts = question.prompts

@@ -438,3 +438,43 @@ def test_planes_answer_like_a_predictor(
     session.open_object(2)
     third = planes.answer(requests[-1])
     assert third.model_sha256 == tiny_sam.weights_sha256
+
+
+def test_another_network_is_asked_with_the_same_prompts(desk: Desk) -> None:
+    desk.click((24, 60))
+    desk.session.commit()
+    desk.session.set_shapes([Shape.of_box((8, 8, 40, 40))])
+    desk.session.commit()
+    before = desk.labels.copy()
+    desk.planes.truth = np.roll(desk.truth, 3, axis=0)  # it sees things differently
+    desk.session.ask_again(1)
+    (question,) = desk.planes.requests[-1].questions
+    np.testing.assert_allclose(question.prompts.points, [[24, 60]])
+    assert question.mask is None  # the old answer does not bias the new one
+    assert question.feedback is None
+    np.testing.assert_array_equal(desk.labels, before)
+    assert desk.session.commit() == [1]
+    np.testing.assert_array_equal(
+        desk.labels == 1, (desk.planes.truth == 2) & (before != 2)
+    )
+    desk.session.undo()
+    np.testing.assert_array_equal(desk.labels, before)
+    desk.session.reject()
+    desk.session.ask_again(2)
+    (question,) = desk.planes.requests[-1].questions
+    np.testing.assert_allclose(question.prompts.boxes, [[8, 8, 40, 40]])
+    with pytest.raises(InputError, match="was not made from prompts"):
+        desk.session.ask_again(9)
+
+
+def test_the_typical_size_is_that_of_what_is_drawn_or_shown(desk: Desk) -> None:
+    assert desk.session.typical_diameter() is None
+    desk.click((24, 60))
+    area = (desk.truth == 2).sum()
+    assert desk.session.typical_diameter() == pytest.approx(2 * (area / np.pi) ** 0.5)
+    desk.session.set_shapes([Shape.of_box((10, 10, 20, 50))])
+    assert desk.session.typical_diameter() == pytest.approx(2 * (400 / np.pi) ** 0.5)
+    turn = np.linspace(0, 2 * np.pi, 100, endpoint=False)
+    circle = 40 + 12 * np.stack([np.sin(turn), np.cos(turn)], axis=1)
+    desk.session.set_shapes([Shape("area", circle.astype(np.float32))])
+    assert desk.session.typical_diameter() == pytest.approx(24, rel=0.01)

@@ -77,6 +77,26 @@ class Mouse:
         QApplication.sendEvent(self.canvas, event)
         settle(20)  # napari looks at the mouse a few times a second
 
+    def turn(self, layer: Layer, point: Sequence[float], steps: int) -> None:
+        """Turn the wheel, away from the user, with Shift held."""
+        from qtpy.QtCore import QPoint, QPointF, Qt
+        from qtpy.QtGui import QWheelEvent
+        from qtpy.QtWidgets import QApplication
+
+        at = self.place(layer, point)
+        event = QWheelEvent(
+            QPointF(at),
+            QPointF(self.canvas.mapToGlobal(at)),
+            QPoint(0, 0),
+            QPoint(0, 120 * steps),
+            Qt.MouseButton.NoButton,
+            Qt.KeyboardModifier.ShiftModifier,
+            Qt.ScrollPhase.NoScrollPhase,
+            False,
+        )
+        QApplication.sendEvent(self.canvas, event)
+        settle(2)
+
     def drag(self, layer: Layer, start: Sequence[float], end: Sequence[float]) -> None:
         from qtpy.QtCore import QEvent, QPointF, Qt
         from qtpy.QtGui import QMouseEvent

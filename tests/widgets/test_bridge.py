@@ -10,6 +10,9 @@ import pytest
 from napari_sam.engine.draft import Shape
 from napari_sam.engine.request import PlaneView
 from napari_sam.engine.session import Session
+from napari_sam.errors import InputError
+from napari_sam.labels import LabelEdit
+from napari_sam.tiling import Box
 from tests.engine.discs import DiscPlanes
 
 if TYPE_CHECKING:
@@ -94,7 +97,6 @@ def test_a_click_lands_where_it_is_seen(qtbot: QtBot, options: dict[str, Any]) -
 
 def Mask(y0: int, x0: int, y1: int, x1: int) -> Any:
     from napari_sam.engine.request import ShownMask
-    from napari_sam.tiling import Box
 
     box = Box(y0, x0, y1, x1)
     return ShownMask(box, np.ones(box.shape, bool), 0.9, 0.9, 0, 1)
@@ -317,3 +319,91 @@ def test_choices_follow_renames_and_new_images(stage: Stage) -> None:
     assert sum("points" in name for name in names) == 1
     stage.click_world(other.data_to_world((5, 6)))
     np.testing.assert_allclose(stage.session.draft.points, [[5, 6]])
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_stored_labels_are_painted_in_a_layer_of_their_own(
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, ndim: int
+) -> None:
+    from napari_sam.engine import label_store
+    from napari_sam.widgets import hand_edit, stored_labels
+
+    monkeypatch.setattr(label_store, "_SMALLEST_LEVEL", 64)
+    monkeypatch.setattr(stored_labels, "LARGEST_PAINTED", 100)
+    monkeypatch.setattr(hand_edit, "_ROOM", 20)
+    shape = (300, 200) if ndim == 2 else (4, 300, 200)
+    scale = (2.0, 0.5, 0.25)[-ndim:]
+    stage = Stage(np.zeros(shape, np.uint8), scale=scale)
+    plane = (slice(None),) * 2
+    if ndim == 3:
+        stage.viewer.dims.set_point(0, 2 * scale[0])
+        plane = (2, *plane)
+    labels, session = stage.bridge.need_labels(), stage.session
+    assert labels.multiscale
+    view, target = session.view, session.labels
+    assert view is not None
+    assert target is not None
+    before = np.zeros((300, 200), np.uint32)
+    before[100:120, 50:60] = 3
+    whole = Box.whole((300, 200))
+    empty = target.read(view.index, whole)
+    session.edit_labels("make", [LabelEdit(view.index, whole, empty, before)])
+
+    stage.bridge.paint(3)
+    assert stage.bridge.is_painting
+    assert labels not in stage.viewer.layers.selection
+    layer = stage.viewer.layers["paint here"]
+    assert layer.selected_label == 3
+    assert (np.asarray(layer.data) == 3).sum() == 200
+    at = labels.world_to_data(layer.data_to_world(np.argwhere(layer.data == 3)[0]))
+    np.testing.assert_allclose(at[-2:], (100, 50), atol=1e-6)
+    index = (0,) * (ndim - 2)
+    layer.data[(*index, slice(0, 5), slice(0, 4))] = 3
+    assert stage.bridge.stop_painting()
+    assert layer not in stage.viewer.layers
+    after = before.copy()
+    after[80:85, 30:34] = 3  # the layer began 20 px above and left of the object
+    np.testing.assert_array_equal(target.read(view.index, whole), after)
+    assert session.records[3].hand_edits == 1
+    assert session.undo() == "paint object 3"
+    np.testing.assert_array_equal(target.read(view.index, whole), before)
+    assert 3 not in session.records
+
+    stage.bridge.paint(3)  # deleting the layer drops what was painted
+    layer = stage.viewer.layers["paint here"]
+    layer.data[...] = 9
+    stage.viewer.layers.remove(layer)
+    assert not stage.bridge.is_painting
+    assert not stage.bridge.stop_painting()
+    np.testing.assert_array_equal(target.read(view.index, whole), before)
+    with pytest.raises(InputError, match="no object 7"):
+        stage.bridge.paint(7)
+    stage.bridge.close()
+
+
+def test_labels_that_napari_can_paint_are_painted_there(stage: Stage) -> None:
+    labels = stage.bridge.need_labels()
+    stage.click_world((24, 60))
+    stage.session.commit()
+    stage.bridge.paint(1)
+    assert not stage.bridge.is_painting
+    assert stage.viewer.layers.selection.active is labels
+    assert (labels.mode, labels.selected_label) == ("paint", 1)
+    stage.bridge.paint(0)
+    assert labels.selected_label == 2  # a new one
+
+
+def test_another_scale_is_another_view_of_the_same_prompts(stage: Stage) -> None:
+    stage.click_world((24, 60))
+    first = stage.session.view
+    stage.bridge.use_scale(2.0)
+    second = stage.session.view
+    assert first is not None
+    assert second is not None
+    assert second.scale == 2.0
+    assert second.place == first.place
+    assert second.embedding_key != first.embedding_key
+    assert len(stage.session.draft.points) == 1
+    other = stage.viewer.add_image(np.zeros((30, 40), np.uint8), name="other")
+    stage.bridge.choose_image(other)
+    assert stage.session.view.scale is None

@@ -266,3 +266,84 @@ def test_keys_are_free_in_napari() -> None:
     ours = [each.everywhere for each in KEYS if each.everywhere]
     assert len(set(ours)) == len(ours)
     assert taken & set(ours) <= {"Y"}  # of a 3D image's plane only
+
+
+def test_enter_before_the_mask_is_there_keeps_it_when_it_comes(
+    make_napari_viewer: Callable[..., napari.Viewer], discs: DiscPlanes
+) -> None:
+    from napari_sam.widgets.prompt_panel import PromptPanel
+
+    viewer = make_napari_viewer()
+    viewer.add_image((discs.truth > 0).astype(np.uint8) * 200, name="cells")
+    dock = open_dock(viewer)
+    panel, session = dock.panel(PromptPanel), dock.session
+    panel.keep()
+    assert "Nothing to keep" in panel.hint.text()
+    gate, answer = threading.Event(), discs.answer
+
+    def slow(request: Any) -> Any:
+        gate.wait(60)
+        return answer(request)
+
+    discs.answer = slow  # type: ignore[method-assign]
+    dock.bridge.prompts.points.add([50, 60])
+    panel.keep()
+    assert "as soon as" in panel.hint.text()
+    gate.set()
+    wait_for(lambda: session.labels is not None and dock.bridge.labels.data.any())
+    np.testing.assert_array_equal(dock.bridge.labels.data > 0, discs.truth == 1)
+    # a change of mind is obeyed
+    gate.clear()
+    dock.bridge.prompts.points.add([120, 150])
+    panel.keep()
+    session.reject()
+    gate.set()
+    dock.bridge.prompts.points.add([60, 240])
+    wait_for(lambda: session.masks and not session.is_waiting)
+    settle(5)
+    assert set(np.unique(dock.bridge.labels.data)) == {0, 1}
+    dock.close_dock()
+
+
+def test_the_wheel_with_shift_goes_through_the_answers(
+    make_napari_viewer: Callable[..., napari.Viewer], discs: DiscPlanes
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    image = viewer.add_image((discs.truth > 0).astype(np.uint8) * 200, name="cells")
+    mouse, dock = Mouse(viewer), open_dock(viewer)
+    mouse.click(image, (50, 60))
+    wait_for(lambda: dock.session.masks)
+    holder = getattr(viewer, "scene", viewer)
+    zoom, shown = holder.camera.zoom, []
+    for turns in (-1, -1, -1, 1):
+        mouse.turn(image, (50, 60), turns)
+        shown.append(dock.session.masks[0].answer)
+    assert shown == [2, 0, 1, 0]
+    assert holder.camera.zoom == zoom
+    dock.close_dock()
+
+
+def test_two_docks_share_the_keys_and_one_keeps_them(
+    make_napari_viewer: Callable[..., napari.Viewer], discs: DiscPlanes
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    image = viewer.add_image((discs.truth > 0).astype(np.uint8) * 200, name="cells")
+    mouse, first = Mouse(viewer), open_dock(viewer)
+    second = open_dock(viewer)
+    for dock, place in ((first, (50, 60)), (second, (120, 150))):
+        viewer.layers.selection.active = dock.bridge.prompts.points
+        mouse.click(image, place)
+        wait_for(lambda: dock.session.masks)  # noqa: B023 - used in this round
+        mouse.press("K")
+        assert dock.session.draft.is_empty
+    labels = first.bridge.labels
+    second.bridge.choose_labels(labels)
+    second.close_dock()
+    mouse.click(image, (60, 240))
+    wait_for(lambda: first.session.masks)
+    mouse.press("K")
+    assert set(np.unique(labels.data)) == {0, 1, 2}
+    viewer.layers.selection.active = labels
+    mouse.press("Z", control=True)
+    assert set(np.unique(labels.data)) == {0, 1}
+    first.close_dock()

@@ -22,6 +22,7 @@ from scipy import ndimage
 
 from napari_sam.engine.jobs import device_errors
 from napari_sam.engine.predict import decode_points, decoder_batch
+from napari_sam.engine.votes import find_meetings
 from napari_sam.errors import InputError
 from napari_sam.masks import Candidate, stability_scores
 from napari_sam.model.config import ConvConfig
@@ -58,11 +59,14 @@ class ProposalMode:
     ----------
     foreground : float, default 0.5
         Foreground probability from which a place may be part of an object.
+    min_share : float, default 0.3
+        Share of an object's places that must vote for one centre; for weights with
+        votes (the default model's; see `napari_sam.engine.votes`).
     smoothing : float, default 0.7
         Standard deviation, in map cells of 4 input pixels, by which the map of
-        centres is smoothed before its peaks are taken.
+        centres is smoothed before its peaks are taken; for weights without votes.
     min_prominence : float, default 0.05
-        How far a peak must rise above the way to any higher one, 0 to 1.
+        How far a peak must rise above the way to any higher one, 0 to 1; likewise.
     crowding : float, default 0.1
         How much less a mask is worth for each further peak that it holds, up to
         three: a mask over several peaks is more likely a group than an object.
@@ -87,6 +91,7 @@ class ProposalMode:
     """
 
     foreground: float = 0.5
+    min_share: float = 0.3
     smoothing: float = 0.7
     min_prominence: float = 0.05
     crowding: float = 0.1
@@ -99,10 +104,10 @@ class ProposalMode:
     def __post_init__(self) -> None:
         if not 0 < self.foreground < 1:
             raise InputError(f"foreground {self.foreground}; give a value from 0 to 1")
-        if min(self.smoothing, self.min_prominence) < 0:
+        if min(self.smoothing, self.min_prominence, self.min_share) < 0:
             raise InputError(
-                f"smoothing {self.smoothing}, min_prominence {self.min_prominence}; "
-                "neither may be negative"
+                f"smoothing {self.smoothing}, min_prominence {self.min_prominence}, "
+                f"min_share {self.min_share}; none may be negative"
             )
         if self.batch is not None and self.batch < 1:
             raise InputError(f"batch {self.batch}; use 1 or more")
@@ -140,7 +145,12 @@ def proposal_candidates(
     with torch.inference_mode(), device_errors():
         maps = model.propose(embedding)[0, :, :height, :width].cpu().numpy()
         prepared = _prepare(model, embedding)
-    peaks = find_peaks(maps, mode)
+    votes = None if prepared.details is None else prepared.details.votes
+    if votes is None:
+        peaks = find_peaks(maps, mode)
+    else:
+        seen = votes[0, :3, :height, :width].float().cpu().numpy()
+        peaks = find_meetings(maps[0] > mode.foreground, seen, mode.min_share)
     points = crop.to_plane((peaks + 0.5) * _CELL - 0.5)
     frame = _Frame.of(crop, maps[0])
     found: dict[int, Candidate | None] = {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from napari_sam.masks import boxes_of
 from napari_sam.tiling import Box
@@ -22,9 +23,50 @@ if TYPE_CHECKING:
     from napari_sam.tiling import Crop
 
 _BAND = 256  # rows enlarged at once
+_CELL = 4  # pixels of the frame for one logit
 
 
-def plane_masks(logits: Tensor, crop: Crop) -> tuple[Box, NDArray[np.bool_]]:
+def input_logits(
+    logits: Tensor, input_shape: tuple[int, int], floor: float
+) -> tuple[tuple[int, int], Tensor]:
+    """Bring logits to the pixels of the input frame, where they exceed a floor.
+
+    The values are those of `Sam.upscale`; most objects are small, and what lies
+    around them need not be interpolated.
+
+    Parameters
+    ----------
+    logits : (K, m, m) tensor
+        From the decoder, of the whole frame.
+    input_shape : tuple of int
+        `Crop.input_shape`: beyond lies padding.
+    floor : float
+        Pixels that are left out are not above it.
+
+    Returns
+    -------
+    origin : tuple of int
+        First row and column of the part, in pixels of the frame.
+    part : (K, h, w) tensor
+    """
+    # a cell more in each direction: interpolation reaches as far
+    seen = logits[:, *(slice(-(-n // _CELL) + 1) for n in input_shape)]
+    y0, x0, y1, x1 = boxes_of((seen > floor).any(dim=0, keepdim=True))[0].tolist()
+    y0, x0 = max(y0 - 1, 0), max(x0 - 1, 0)
+    part = functional.interpolate(
+        seen[None, :, y0 : y1 + 1, x0 : x1 + 1],
+        scale_factor=_CELL,
+        mode="bilinear",
+        align_corners=False,
+    )[0]
+    first = _CELL * y0, _CELL * x0
+    height, width = (n - start for n, start in zip(input_shape, first, strict=True))
+    return first, part[:, :height, :width]
+
+
+def plane_masks(
+    logits: Tensor, crop: Crop, origin: tuple[int, int] = (0, 0)
+) -> tuple[Box, NDArray[np.bool_]]:
     """Cut logits at 0 and bring the masks to the pixels of the plane.
 
     Bilinear, as in the reference.
@@ -32,9 +74,12 @@ def plane_masks(logits: Tensor, crop: Crop) -> tuple[Box, NDArray[np.bool_]]:
     Parameters
     ----------
     logits : (K, h, w) tensor
-        In the input frame of the crop, without padding: `Crop.input_shape`.
+        In the input frame of the crop, without padding; beyond this part of it there
+        is none above 0.
     crop : Crop
         Where the frame lies.
+    origin : tuple of int
+        First row and column of the part, in pixels of the frame.
 
     Returns
     -------
@@ -42,13 +87,15 @@ def plane_masks(logits: Tensor, crop: Crop) -> tuple[Box, NDArray[np.bool_]]:
         The smallest around all masks, in plane pixels; one pixel if they are empty.
     masks : (K, height, width) array of bool, over `box`
     """
-    y0, x0, y1, x1 = boxes_of((logits > 0).any(dim=0, keepdim=True))[0].tolist()
+    held = boxes_of((logits > 0).any(dim=0, keepdim=True))[0]
+    y0, x0, y1, x1 = (held + torch.tensor(origin * 2, device=held.device)).tolist()
     rows = _pixels(y0, y1, crop.scale[0], crop.box.height)
     columns = _pixels(x0, x1, crop.scale[1], crop.box.width)
     masks = np.empty((len(logits), len(rows), len(columns)), bool)
     for first in range(0, len(rows), _BAND):
-        band = _sampled(logits, rows[first : first + _BAND], crop.scale[0], axis=1)
-        band = _sampled(band, columns, crop.scale[1], axis=2)
+        some = rows[first : first + _BAND]
+        band = _sampled(logits, some, crop.scale[0], origin[0], axis=1)
+        band = _sampled(band, columns, crop.scale[1], origin[1], axis=2)
         masks[:, first : first + _BAND] = (band > 0).cpu().numpy()
     inside = extent(np.logical_or.reduce(masks))
     here = inside.shift(rows.start + crop.box.y0, columns.start + crop.box.x0)
@@ -74,10 +121,13 @@ def _pixels(start: int, stop: int, scale: float, length: int) -> range:
     return range(first, max(first + 1, min(length, math.ceil((stop + 1) / scale))))
 
 
-def _sampled(values: Tensor, pixels: range, scale: float, axis: int) -> Tensor:
-    """Interpolate (K, h, w) at the centres of pixels along one axis."""
+def _sampled(
+    values: Tensor, pixels: range, scale: float, first: int, axis: int
+) -> Tensor:
+    """Interpolate (K, h, w), which begin at `first`, at the centres of pixels."""
     places = torch.arange(pixels.start, pixels.stop, dtype=torch.float64)
-    places = ((places + 0.5) * scale - 0.5).clamp(0, values.shape[axis] - 1)
+    places = (places + 0.5) * scale - 0.5 - first
+    places = places.clamp(0, values.shape[axis] - 1)
     before = places.floor().long()
     after = (before + 1).clamp(max=values.shape[axis] - 1)
     if scale == 1:
@@ -85,5 +135,5 @@ def _sampled(values: Tensor, pixels: range, scale: float, axis: int) -> Tensor:
     shape = [1, 1, 1]
     shape[axis] = len(pixels)
     weight = (places - before).to(values.dtype).reshape(shape).to(values.device)
-    first = values.index_select(axis, before.to(values.device))
-    return first.lerp(values.index_select(axis, after.to(values.device)), weight)
+    lower = values.index_select(axis, before.to(values.device))
+    return lower.lerp(values.index_select(axis, after.to(values.device)), weight)

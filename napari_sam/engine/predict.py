@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_sam.engine.enlarge import plane_masks
+from napari_sam.engine.enlarge import input_logits, plane_masks
 from napari_sam.engine.fingerprint import encoder_digest
 from napari_sam.engine.jobs import device_errors
 from napari_sam.errors import InputError, NapariSamWarning
@@ -323,10 +323,10 @@ class Predictor:
             The crop that was asked.
         """
         with device_errors():
-            shape = crop.input_shape
-            frame = self.model.upscale(logits[None], shape, shape)[0]
-            box, masks = plane_masks(frame, crop)
-            stability = stability_scores(frame)
+            # the stability score asks how much lies above -1
+            origin, part = input_logits(logits, crop.input_shape, floor=-1.0)
+            box, masks = plane_masks(part, crop, origin)
+            stability = stability_scores(part)
         return Prediction(
             masks=masks,
             predicted_iou=predicted_iou.cpu().numpy(),

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from napari_sam.engine.enlarge import extent, plane_masks
+from napari_sam.engine.enlarge import extent, input_logits, plane_masks
+from napari_sam.masks import stability_scores
 from napari_sam.tiling import Box, Crop
 
 
@@ -46,3 +47,30 @@ def test_an_empty_mask_has_a_place():
     where, masks = plane_masks(torch.full((1, 40, 60), -1.0), crop)
     assert where == Box(5, 6, 6, 7)
     assert not masks.any()
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (128, 77), (50, 128), (9, 11)])
+@pytest.mark.parametrize("seed", range(3))
+def test_logits_above_the_floor_are_those_of_the_whole_frame(shape, seed):
+    logits = blobs(seed, (32, 32)) * 4
+    logits[:, seed : 4 * seed] = -9
+    frame = F.interpolate(logits[None], (128, 128), mode="bilinear")[0]
+    frame = frame[:, : shape[0], : shape[1]]
+    (y0, x0), part = input_logits(logits, shape, floor=-1.0)
+    expected = torch.full_like(frame, -1.0)
+    expected[:, y0 : y0 + part.shape[1], x0 : x0 + part.shape[2]] = part
+    torch.testing.assert_close(expected.clamp(min=-1), frame.clamp(min=-1))
+    torch.testing.assert_close(stability_scores(part), stability_scores(frame))
+    box = Box(3, 4, 3 + 2 * shape[0], 4 + 2 * shape[1])
+    crop = Crop(-1, -1, -1, box, core=box, input_shape=shape)
+    where, masks = plane_masks(part, crop, (y0, x0))
+    whole, same = plane_masks(frame, crop)
+    assert where == whole
+    np.testing.assert_array_equal(masks, same)
+
+
+def test_logits_below_the_floor_leave_a_part_without_a_mask():
+    (y0, x0), part = input_logits(torch.full((3, 32, 32), -2.0), (9, 100), floor=-1.0)
+    assert part.numel() > 0
+    assert (y0, x0) == (0, 0)
+    assert (part <= -1).all()

@@ -183,8 +183,11 @@ def stability_scores(
     (...) float32 tensor, 0 to 1
         0 where even the larger mask is empty.
     """
-    inner = (logits > threshold + offset).sum(dim=(-2, -1), dtype=torch.int64)
-    outer = (logits > threshold - offset).sum(dim=(-2, -1), dtype=torch.int64)
+    # in 32 bit, which a mask does not overflow: half the time of 64
+    inner, outer = (
+        (logits > limit).flatten(-2).sum(dim=-1, dtype=torch.int32)
+        for limit in (threshold + offset, threshold - offset)
+    )
     return (inner / outer.clamp(min=1)).to(torch.float32)
 
 

@@ -51,7 +51,7 @@ def input_logits(
     """
     # a cell more in each direction: interpolation reaches as far
     seen = logits[:, *(slice(-(-n // _CELL) + 1) for n in input_shape)]
-    y0, x0, y1, x1 = boxes_of((seen > floor).any(dim=0, keepdim=True))[0].tolist()
+    y0, x0, y1, x1 = boxes_of(seen.amax(dim=0, keepdim=True) > floor)[0].tolist()
     y0, x0 = max(y0 - 1, 0), max(x0 - 1, 0)
     part = functional.interpolate(
         seen[None, :, y0 : y1 + 1, x0 : x1 + 1],
@@ -87,7 +87,7 @@ def plane_masks(
         The smallest around all masks, in plane pixels; one pixel if they are empty.
     masks : (K, height, width) array of bool, over `box`
     """
-    held = boxes_of((logits > 0).any(dim=0, keepdim=True))[0]
+    held = boxes_of(logits.amax(dim=0, keepdim=True) > 0)[0]
     y0, x0, y1, x1 = (held + torch.tensor(origin * 2, device=held.device)).tolist()
     rows = _pixels(y0, y1, crop.scale[0], crop.box.height)
     columns = _pixels(x0, x1, crop.scale[1], crop.box.width)

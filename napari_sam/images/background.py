@@ -26,7 +26,8 @@ MIN_CONTRAST = 2.0
 
 A step of 2 is hardly seen on a screen. Of 6144 windows of 128 px with a labelled
 object, from microscopes of many kinds, the faintest had 13; of 1489 empty windows one
-in 12 had less than 2 (measured). `tests/test_background.py` has noise and faint discs.
+in 12 had less than 2 (benchmarks/background.py, on a collection of 570 images).
+`tests/test_background.py` has noise and faint discs.
 """
 
 _BLOCK = 8

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 MIN_CONTRAST = 2.0
 """Gray levels of 255 by which blocks differ if there is something (ours).
 
-A step of 2 is hardly seen on a screen. Of 6144 windows of 128 px with a labelled
-object, from microscopes of many kinds, the faintest had 13; of 1489 empty windows one
-in 12 had less than 2 (benchmarks/background.py, on a collection of 570 images).
-`tests/test_background.py` has noise and faint discs.
+A step of 2 is hardly seen on a screen. Of 6183 windows of 128 px with a labelled
+object, from microscopes of many kinds, the faintest had 12; of 1388 empty windows 6 %
+had less than 2 (benchmarks/background.py). `tests/test_background.py` has noise and
+faint discs.
 """
 
 _BLOCK = 8

@@ -15,6 +15,7 @@ B embeddings (1, or N), N prompts, T tokens, h attention heads of width d, S = H
 places, C channels, H and W height and width of the embedding.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,11 @@ from torch import Tensor, nn
 from napari_sam.errors import InputError
 from napari_sam.model.affinity import Affinity, Details, Quality, Seeds
 from napari_sam.model.layers import LayerNorm2d, MLPBlock
+
+# Places that a CPU decodes at once (one whole crop), and of those the ones that it
+# upscales at once: what is in between then stays in its caches, in memory that is
+# used again. 64 prompts at once take twice as long (measured).
+CPU_PLACES, CPU_DRAWN = 64**2, 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +60,22 @@ class PreparedEmbedding:
     keys: Tensor
     values: Tensor
     queries: Tensor
+
+    def of(self, which: slice | Tensor) -> "PreparedEmbedding":
+        """Return what belongs to some of the prompts, by their index."""
+        if len(self.source) == 1:
+            return self
+        details = self.details
+        if details is not None and len(details.edges) > 1:
+            votes = None if details.votes is None else details.votes[which]
+            details = Details(details.edges[which], votes)
+        return PreparedEmbedding(
+            self.size,
+            self.source[which],
+            self.position if len(self.position) == 1 else self.position[which],
+            details,
+            *(x[which] for x in (self.keys, self.values, self.queries)),
+        )
 
     def windows(
         self, corners: Sequence[tuple[int, int]], side: int
@@ -166,6 +188,8 @@ class MaskDecoder(nn.Module):
         size = (source.shape[2], source.shape[3])
         source, position = (x.flatten(2).mT.contiguous() for x in (source, position))
         placed = source + position
+        if torch.is_autocast_enabled("cpu"):  # places are many, so they are made small
+            source, position = source.bfloat16(), position.bfloat16()
         return PreparedEmbedding(
             size,
             source,
@@ -183,6 +207,7 @@ class MaskDecoder(nn.Module):
         *,
         answers: range,
         seeds: Seeds | None = None,
+        worth: float | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decode prompts.
 
@@ -195,17 +220,62 @@ class MaskDecoder(nn.Module):
             Which of the four masks to return; K is their number.
         seeds : Seeds, optional
             The same prompts as places; needed by weights with votes.
+        worth : float, optional
+            Prompts of which no mask has a higher predicted IoU are not drawn, where
+            that can be known before.
 
         Returns
         -------
         logits : (N, K, 4 * H, 4 * W) tensor
+            Minus infinity for prompts that are not drawn.
         predicted_iou : (N, K) tensor
         """
+        n, n_places = len(sparse), prepared.source.shape[1]
+        step = max(1, CPU_PLACES // n_places)
+        if not _in_pieces(sparse) or n <= step:
+            return self._decode(prepared, sparse, answers, seeds, worth)
+        height, width = prepared.size
+        logits = sparse.new_empty(n, len(answers), 4 * height, 4 * width)
+        predicted_iou = sparse.new_empty(n, len(answers))
+        for first in range(0, n, step):
+            part = slice(first, first + step)
+            logits[part], predicted_iou[part] = self._decode(
+                prepared.of(part), sparse[part], answers, _of(seeds, part), worth
+            )
+        return logits, predicted_iou
+
+    def _decode(
+        self,
+        prepared: PreparedEmbedding,
+        sparse: Tensor,
+        answers: range,
+        seeds: Seeds | None,
+        worth: float | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode prompts, all at once."""
         tokens, image = self.attend(prepared, sparse)
-        predicted_iou = self.iou_prediction_head(tokens[:, 0])[:, list(answers)]
-        logits = self.draw(prepared, tokens, image, answers=answers, seeds=seeds)
-        if self.quality is not None:
-            predicted_iou = predicted_iou + self.quality(logits)
+        # Thresholds decide on the third digit of the predicted IoU.
+        with torch.autocast("cpu", enabled=False):
+            predicted_iou = self.iou_prediction_head(tokens[:, 0].float())
+        predicted_iou = predicted_iou[:, list(answers)]
+        if worth is None or self.quality is not None:
+            logits = self.draw(prepared, tokens, image, answers=answers, seeds=seeds)
+            if self.quality is not None:
+                predicted_iou = predicted_iou + self.quality(logits)
+            return logits, predicted_iou
+        keep = (predicted_iou > worth).any(dim=1).nonzero()[:, 0]
+        height, width = prepared.size
+        shape = (len(sparse), len(answers), 4 * height, 4 * width)
+        logits = predicted_iou.new_full(shape, -math.inf)
+        if len(keep):
+            drawn = self.draw(
+                prepared.of(keep),
+                tokens[keep],
+                image[keep],
+                answers=answers,
+                seeds=_of(seeds, keep),
+            )
+            logits[keep] = drawn.to(logits.dtype)
         return logits, predicted_iou
 
     def attend(
@@ -263,11 +333,29 @@ class MaskDecoder(nn.Module):
         so places stay rows of a matrix until the few masks are put in order.
         """
         first, norm, activate, second, _ = self.output_upscaling
-        x = _each_quarter(image, first).permute(0, 3, 1, 2)  # N, C / 4, S, 4
-        x = activate(norm(x)).permute(0, 2, 3, 1)
-        x = activate(_each_quarter(x, second))  # N, S, 4, 4, C / 8
-        logits: Tensor = x.flatten(1, 3) @ filters.mT
-        return logits
+        first, second = _as_product(first), _as_product(second)
+
+        def upscaled(places: Tensor) -> Tensor:
+            x = _each_quarter(places, *first).permute(0, 3, 1, 2)  # N, C / 4, S, 4
+            x = activate(norm(x)).permute(0, 2, 3, 1)
+            x = activate(_each_quarter(x, *second))  # N, S, 4, 4, C / 8
+            logits: Tensor = x.flatten(1, 3) @ filters.mT
+            return logits
+
+        if not _in_pieces(image):
+            return upscaled(image)
+        parts = image.split(max(1, CPU_DRAWN // len(image)), dim=1)
+        return torch.cat([upscaled(part) for part in parts], dim=1)
+
+
+def _in_pieces(x: Tensor) -> bool:
+    """Whether small pieces are faster: on a CPU, without gradients."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def _of(seeds: Seeds | None, which: slice | Tensor) -> Seeds | None:
+    """Return some of the prompts."""
+    return seeds and Seeds(*(x[which] for x in seeds))
 
 
 def _filter_all(detail: Tensor, filters: Tensor) -> Tensor:
@@ -294,11 +382,15 @@ def places_first(detail: Tensor) -> Tensor:
     return places.contiguous()
 
 
-def _each_quarter(x: Tensor, layer: nn.Module) -> Tensor:
-    """Apply a transposed convolution of 2 x 2 to places (..., C): (..., 4, C')."""
+def _as_product(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return weights (4 * C', C) and bias (4 * C') of a transposed convolution."""
     weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
-    rows = weight.permute(2, 3, 1, 0).flatten(0, 2)  # 4 * C', C
-    quarters: Tensor = F.linear(x, rows, bias.repeat(4)).unflatten(-1, (4, -1))
+    return weight.permute(2, 3, 1, 0).flatten(0, 2), bias.repeat(4)
+
+
+def _each_quarter(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Apply a transposed convolution of 2 x 2 to places (..., C): (..., 4, C')."""
+    quarters: Tensor = F.linear(x, weight, bias).unflatten(-1, (4, -1))
     return quarters
 
 
@@ -462,9 +554,11 @@ class Attention(nn.Module):
         """Add to places (B, S, C) what they see of tokens by weights (N, h * T, S)."""
         v = self.split(self.v_proj(tokens))  # N, h, T, d
         out = self.out_proj.weight.unflatten(1, (self.num_heads, -1))  # C, h, d
-        seen = (v @ out.permute(1, 2, 0)).flatten(1, 2)  # N, h * T, C
-        seen_there: Tensor = weights.mT @ seen
-        return image + seen_there + self.out_proj.bias
+        # The weights of a head sum to one, so the bias can be added to what is seen.
+        seen = v @ out.permute(1, 2, 0) + self.out_proj.bias / self.num_heads
+        image = image.expand(len(tokens), -1, -1)
+        there: Tensor = torch.baddbmm(image, weights.mT, seen.flatten(1, 2))
+        return there
 
     def _per_head(self, layer: nn.Linear) -> Tensor:
         """Return the weights of each head, (h, d, C)."""

@@ -333,12 +333,12 @@ class MaskDecoder(nn.Module):
         so places stay rows of a matrix until the few masks are put in order.
         """
         first, norm, activate, second, _ = self.output_upscaling
-        first, second = _as_product(first), _as_product(second)
+        to_first, to_second = _as_product(first), _as_product(second)
 
         def upscaled(places: Tensor) -> Tensor:
-            x = _each_quarter(places, *first).permute(0, 3, 1, 2)  # N, C / 4, S, 4
+            x = _each_quarter(places, *to_first).permute(0, 3, 1, 2)  # N, C / 4, S, 4
             x = activate(norm(x)).permute(0, 2, 3, 1)
-            x = activate(_each_quarter(x, *second))  # N, S, 4, 4, C / 8
+            x = activate(_each_quarter(x, *to_second))  # N, S, 4, 4, C / 8
             logits: Tensor = x.flatten(1, 3) @ filters.mT
             return logits
 
@@ -356,6 +356,15 @@ def _in_pieces(x: Tensor) -> bool:
 def _of(seeds: Seeds | None, which: slice | Tensor) -> Seeds | None:
     """Return some of the prompts."""
     return seeds and Seeds(*(x[which] for x in seeds))
+
+
+def _products(rows: Tensor, places: Tensor) -> Tensor:
+    """Return rows (N, R, C) times places (N, S, C): (N, R, S)."""
+    if not _in_pieces(rows):
+        return rows @ places.mT
+    # A batched product in bfloat16 would turn the places round first, which takes a
+    # CPU longer than the product itself.
+    return torch.stack([F.linear(a, b) for a, b in zip(rows, places, strict=True)])
 
 
 def _filter_all(detail: Tensor, filters: Tensor) -> Tensor:
@@ -525,7 +534,7 @@ class Attention(nn.Module):
         """
         q = self.split(self.q_proj(tokens) * self.scale)  # N, h, T, d
         q = q @ self._per_head(self.k_proj)  # N, h, T, C
-        weights = torch.softmax(q.flatten(1, 2) @ placed.mT, dim=-1)  # N, h * T, S
+        weights = torch.softmax(_products(q.flatten(1, 2), placed), dim=-1)
         seen = (weights @ image).unflatten(1, q.shape[1:3])  # N, h, T, C
         attended = seen @ self._per_head(self.v_proj).mT
         return self._join(attended + self.v_proj.bias.view(self.num_heads, 1, -1))
@@ -547,7 +556,7 @@ class Attention(nn.Module):
         folded = (k @ self._per_head(self.q_proj)).flatten(1, 2)  # N, h * T, C
         # The bias of the queries tells the tokens apart.
         constant = k @ self.q_proj.bias.view(self.num_heads, -1, 1)  # N, h, T, 1
-        logits = (folded @ placed.mT).unflatten(1, k.shape[1:3]) + constant
+        logits = _products(folded, placed).unflatten(1, k.shape[1:3]) + constant
         return torch.softmax(logits, dim=2).flatten(1, 2)
 
     def add(self, image: Tensor, weights: Tensor, tokens: Tensor) -> Tensor:

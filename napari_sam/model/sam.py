@@ -199,7 +199,7 @@ class Sam(nn.Module):
         votes = read_votes(head.votes(features), head.maps(features)[:, :1], origin)
         return Details(edges, votes)
 
-    def decode(
+    def decode(  # noqa: PLR0913 - the kinds of prompts, and what is wanted
         self,
         embedding: Tensor | PreparedEmbedding,
         *,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from napari_sam.errors import InputError
-from napari_sam.model import VARIANTS, Sam
+from napari_sam.model import VARIANTS, Sam, mask_decoder
 from napari_sam.model.affinity import Details
 from napari_sam.model.config import ProposalConfig
 from napari_sam.model.mask_decoder import _rows_and_columns, places_first
@@ -127,3 +127,52 @@ def test_a_mask_prompt_needs_an_embedding_prepared_with_it(model, prompts):
     prepared = model.prepare(torch.randn(1, 32, 16, 16))
     with pytest.raises(InputError, match="prepared without"):
         model.decode(prepared, masks=torch.zeros(3, 1, 64, 64), **prompts)
+
+
+class TestPieces:
+    """What a CPU does piece by piece equals the whole, which gradients need."""
+
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch):
+        monkeypatch.setattr(mask_decoder, "CPU_PLACES", 2 * 64)
+        monkeypatch.setattr(mask_decoder, "CPU_DRAWN", 50)
+
+    @pytest.mark.parametrize("n_embeddings", [1, 3])
+    def test_answers_of_pieces_are_those_of_the_whole(
+        self, model, prompts, n_embeddings
+    ):
+        embedding = torch.randn(n_embeddings, 32, 8, 8)
+        expected = model.decode(embedding, **prompts)  # with gradients, so whole
+        with torch.inference_mode():
+            found = model.decode(embedding, **prompts)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("n_embeddings", [1, 3])
+    @torch.inference_mode()
+    def test_hopeless_prompts_are_not_drawn(self, prompts, n_embeddings):
+        torch.manual_seed(0)
+        model = Sam(VARIANTS["tiny"]).eval()
+        embedding = torch.randn(n_embeddings, 32, 8, 8)
+        points = torch.rand(3, 2, 2) * 128
+        prompts = prompts | {"points": points}
+        logits, ious = model.decode(embedding, **prompts)
+        best = ious.amax(dim=1)
+        worth = float(best.sort().values[1])  # that of one prompt is higher
+        drawn, same = model.decode(embedding, **prompts, worth=worth)
+        hopeless = best <= worth
+        assert hopeless.sum() == 2
+        torch.testing.assert_close(same, ious)
+        torch.testing.assert_close(drawn[~hopeless], logits[~hopeless])
+        assert (drawn[hopeless] == -torch.inf).all()
+
+    @pytest.mark.parametrize("n_embeddings", [1, 3])
+    @torch.inference_mode()
+    def test_bfloat16_stays_near_float32(self, model, prompts, n_embeddings):
+        embedding = torch.randn(n_embeddings, 32, 8, 8)
+        expected, ious = model.decode(embedding, **prompts)
+        model.precision = "bfloat16"
+        found, low_ious = model.decode(embedding, **prompts)
+        assert found.dtype == torch.float32
+        assert (found - expected).norm() < 0.03 * expected.norm()
+        assert (low_ious - ious).abs().max() < 0.03

@@ -64,6 +64,34 @@ def input_logits(
     return first, part[:, :height, :width]
 
 
+def plane_logits(logits: Tensor, crop: Crop, floor: float = -1.0) -> tuple[Box, Tensor]:
+    """Bring logits to the pixels of the plane, where they exceed a floor.
+
+    Parameters
+    ----------
+    logits : (K, m, m) tensor
+        From the decoder, of the whole frame.
+    crop : Crop
+        That was asked.
+    floor : float, default -1
+        Pixels that are left out are not above it; the default is what stability
+        scores ask for.
+
+    Returns
+    -------
+    box : Box
+        In plane pixels.
+    part : (K, height, width) tensor, over `box`
+    """
+    (y0, x0), part = input_logits(logits, crop.input_shape, floor)
+    rows = _pixels(y0, y0 + part.shape[1], crop.scale[0], crop.box.height)
+    columns = _pixels(x0, x0 + part.shape[2], crop.scale[1], crop.box.width)
+    part = _sampled(part, rows, crop.scale[0], y0, axis=1)
+    part = _sampled(part, columns, crop.scale[1], x0, axis=2)
+    box = Box(rows.start, columns.start, rows.stop, columns.stop)
+    return box.shift(crop.box.y0, crop.box.x0), part
+
+
 def plane_masks(
     logits: Tensor, crop: Crop, origin: tuple[int, int] = (0, 0)
 ) -> tuple[Box, NDArray[np.bool_]]:

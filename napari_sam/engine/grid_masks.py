@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from napari_sam.engine.enlarge import extent, plane_logits
 from napari_sam.engine.jobs import device_errors
 from napari_sam.engine.predict import decode_points, decoder_batch
 from napari_sam.errors import InputError
 from napari_sam.masks import (
     Candidate,
     box_nms,
-    boxes_of,
     remove_small,
     stability_scores,
 )
-from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_sam.model import PreparedEmbedding, Sam
-    from napari_sam.tiling import Crop
+    from napari_sam.tiling import Box, Crop
 
 # Distance, in plane pixels, at which a mask counts as touching the border of its
 # crop: the reference's value.
@@ -174,33 +173,43 @@ def _certain_masks(
     points: NDArray[np.float64],
     mode: GridMode,
 ) -> list[Candidate]:
-    logits, ious = decode_points(model, embedding, crop, points)
-    certain = ious > mode.min_predicted_iou
+    worth = mode.min_predicted_iou
+    logits, ious = decode_points(model, embedding, crop, points, worth)
+    certain = ious > worth
     owner = torch.nonzero(certain)[:, 0].tolist()
     if not owner:
         return []
     with device_errors():
-        full = model.upscale(
-            logits[certain][:, None], crop.input_shape, crop.box.shape
-        )[:, 0]
-        stability = stability_scores(full)
-        masks = full > 0
-        boxes = boxes_of(masks).tolist()
+        parts = [plane_logits(each[None], crop) for each in logits[certain]]
+        stability = torch.cat([stability_scores(part) for _, part in parts]).tolist()
+        masks = _to_host([part[0] > 0 for _, part in parts])
     found = []
-    for k, (y0, x0, y1, x1) in enumerate(boxes):
-        if stability[k] >= mode.min_stability:
+    scores = ious[certain].tolist()
+    for k, ((box, _), mask) in enumerate(zip(parts, masks, strict=True)):
+        if stability[k] >= mode.min_stability and mask.any():
             y, x = points[owner[k]].tolist()
+            inside = extent(mask)
             found.append(
                 Candidate(
-                    box=Box(y0, x0, y1, x1).shift(crop.box.y0, crop.box.x0),
-                    mask=masks[k, y0:y1, x0:x1].cpu().numpy(),
-                    predicted_iou=float(ious[certain][k]),
-                    stability=float(stability[k]),
+                    box=inside.shift(box.y0, box.x0),
+                    mask=mask[inside.slices].copy(),
+                    predicted_iou=scores[k],
+                    stability=stability[k],
                     point=(y, x),
                     crop=crop.index,
                 )
             )
     return found
+
+
+def _to_host(masks: list[Tensor]) -> list[NDArray[np.bool_]]:
+    """Copy (h, w) masks of several sizes at once, for each copy waits for the GPU."""
+    flat = torch.cat([mask.flatten() for mask in masks]).cpu().numpy()
+    ends = np.cumsum([mask.numel() for mask in masks])[:-1]
+    return [
+        part.reshape(tuple(mask.shape))
+        for part, mask in zip(np.split(flat, ends), masks, strict=True)
+    ]
 
 
 def _touches_border(box: Box, crop: Box, plane: Box) -> bool:

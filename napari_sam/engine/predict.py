@@ -383,7 +383,11 @@ def decoder_batch(embedding: PreparedEmbedding) -> int:
 
 @torch.inference_mode()
 def decode_points(
-    model: Sam, embedding: PreparedEmbedding, crop: Crop, points: NDArray[np.float64]
+    model: Sam,
+    embedding: PreparedEmbedding,
+    crop: Crop,
+    points: NDArray[np.float64],
+    worth: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Ask for the object at each of many single points.
 
@@ -396,6 +400,8 @@ def decode_points(
     crop : Crop
         Where the crop lies.
     points : (N, 2) array, (y, x), plane pixels
+    worth : float, optional
+        As for `Sam.decode`.
 
     Returns
     -------
@@ -409,7 +415,9 @@ def decode_points(
     """
     inputs, labels = points_to_input(points, crop, model.device)
     with device_errors():
-        return model.decode(embedding, points=inputs, labels=labels, multimask=True)
+        return model.decode(
+            embedding, points=inputs, labels=labels, multimask=True, worth=worth
+        )
 
 
 def _seen(prompts: Prompts, crop: Crop) -> Prompts:

@@ -5,7 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from napari_sam.engine.enlarge import extent, input_logits, plane_masks
+from napari_sam.engine.enlarge import (
+    extent,
+    input_logits,
+    plane_logits,
+    plane_masks,
+)
 from napari_sam.masks import stability_scores
 from napari_sam.tiling import Box, Crop
 
@@ -74,3 +79,32 @@ def test_logits_below_the_floor_leave_a_part_without_a_mask():
     assert part.numel() > 0
     assert (y0, x0) == (0, 0)
     assert (part <= -1).all()
+
+
+def spots(centres, radius=3.0):
+    """(1, 32, 32) logits above -1 around places in cells, far below elsewhere."""
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    apart = [torch.hypot(y - cy, x - cx) for cy, cx in centres]
+    nearest = torch.stack(apart).amin(0) if apart else torch.full((32, 32), 99.0)
+    return (radius - nearest)[None]
+
+
+@pytest.mark.parametrize(
+    "centres",
+    [[(10, 12)], [(0, 0)], [(31, 31)], [(2, 30), (20, 5)], [(30.5, 8)], []],
+)
+@pytest.mark.parametrize("plane", [(128, 96), (300, 225), (60, 45)])
+def test_a_part_of_the_plane_is_the_whole_cut_out(centres, plane):
+    box = Box(11, 23, 11 + plane[0], 23 + plane[1])
+    crop = Crop(-1, -1, -1, box, core=box, input_shape=(128, 96))
+    logits = spots(centres)
+    frame = F.interpolate(logits[None], (128, 128), mode="bilinear")[..., :96]
+    whole = F.interpolate(frame, plane, mode="bilinear")[0, 0]
+    where, part = plane_logits(logits, crop)
+    inside = where.shift(-11, -23)
+    for level in (-1, 0, 1):  # what stability scores and masks are made of
+        found = torch.zeros(plane, dtype=torch.bool)
+        found[inside.slices] = part[0] > level
+        assert (found != (whole > level)).float().mean() < 1e-4
+    if len(centres) == 1:
+        assert part.numel() < whole.numel() / 3

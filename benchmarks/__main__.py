@@ -61,7 +61,7 @@ def main() -> None:
         torch.set_num_threads(given.threads)
     how = Setting(given.rounds, given.clock, given.micro_sam)
     facts = machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    facts |= {name: version(name) for name in ("napari-sam", "numpy", "zarr")}
+    facts |= {name: version(name) for name in ("numpy", "zarr")}
     facts |= {"clock": given.clock, "rounds": given.rounds}
     before = {}
     if given.compare:

@@ -81,8 +81,8 @@ def test_logits_below_the_floor_leave_a_part_without_a_mask():
     assert (part <= -1).all()
 
 
-def spots(centres, radius=3.0):
-    """(1, 32, 32) logits above -1 around places in cells, far below elsewhere."""
+def spots(centres, radius=3.05):
+    """(1, 32, 32) logits that fall off around places in cells, none exactly -1."""
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     apart = [torch.hypot(y - cy, x - cx) for cy, cx in centres]
     nearest = torch.stack(apart).amin(0) if apart else torch.full((32, 32), 99.0)

@@ -23,6 +23,7 @@ from napari_sam.widgets.embedding_panel import EmbeddingPanel
 from napari_sam.widgets.export_panel import ExportPanel
 from napari_sam.widgets.garbage import Garbage
 from napari_sam.widgets.keys import KEYS
+from napari_sam.widgets.keys_panel import KeysPanel
 from napari_sam.widgets.model_panel import ModelPanel
 from napari_sam.widgets.network import Network
 from napari_sam.widgets.objects_panel import ObjectsPanel
@@ -59,6 +60,7 @@ PANELS: tuple[tuple[type[QWidget], bool], ...] = (
     (ReviewPanel, False),
     (ExportPanel, False),
     (SavePanel, False),
+    (KeysPanel, False),
 )
 """Panels from top to bottom, and whether they begin open. A panel is made with the
 `DockParts`, has a `title`, and may have a method `close_panel`."""

@@ -54,8 +54,12 @@ class Key:
     @property
     def label(self) -> str:
         """The key as it is written on a button."""
-        key = self.on_prompts or self.everywhere
-        return {"Escape": "Esc"}.get(key, key).replace("Control", "Ctrl")
+        return _written(self.on_prompts or self.everywhere)
+
+    @property
+    def labels(self) -> str:
+        """All keys of the command, as they are written in a table."""
+        return ", ".join(_written(k) for k in (self.on_prompts, self.everywhere) if k)
 
 
 KEYS = (
@@ -85,6 +89,10 @@ KEYS = (
     Key("undo", "", "Control-Z", "undo the last step, whatever it was"),
     Key("redo", "", "Control-Shift-Z", "make it again"),
 )
+
+
+def _written(key: str) -> str:
+    return {"Escape": "Esc"}.get(key, key).replace("Control", "Ctrl")
 
 
 def key_of(command: Command) -> str:

@@ -158,7 +158,8 @@ class ReviewForm(QWidget):
         chosen = self.chosen()
         self.table.set_rows(rows)
         n_seen = sum(row.state != "new" for row in rows)
-        self.count.setText(f"{len(rows)} objects, {n_seen} reviewed")
+        noun = "object" if len(rows) == 1 else "objects"
+        self.count.setText(f"{len(rows)} {noun}, {n_seen} reviewed")
         if chosen is not None:
             self.choose(chosen.object_id, tell=False)
 

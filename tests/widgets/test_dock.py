@@ -347,3 +347,45 @@ def test_two_docks_share_the_keys_and_one_keeps_them(
     mouse.press("Z", control=True)
     assert set(np.unique(labels.data)) == {0, 1}
     first.close_dock()
+
+
+def test_the_demo_opens_with_the_dock_ready_and_every_control_explained(
+    qtbot: Any, discs: DiscPlanes
+) -> None:
+    from qtpy import QtWidgets
+    from superqt import QLabeledDoubleSlider
+
+    from napari_sam.widgets.launch import open_demo
+    from napari_sam.widgets.prompt_panel import PromptPanel
+
+    viewer, dock = open_demo(show=False)
+    wait_for(lambda: dock.network.planes is not None)
+    assert dock.bridge.image is viewer.layers[0]
+    assert dock.bridge.prompts.tool == "points"
+    assert "Click" in dock.panel(PromptPanel).hint.text()
+    kinds = (
+        QtWidgets.QAbstractButton,
+        QtWidgets.QComboBox,
+        QtWidgets.QAbstractSpinBox,
+        QLabeledDoubleSlider,
+    )
+    silent = [
+        (title, type(each).__name__, getattr(each, "text", str)())
+        for title, panel in dock.panels.items()
+        for kind in kinds
+        for each in panel.findChildren(kind)
+        if not each.toolTip() and not _is_part(each, kinds)
+    ]
+    assert silent == []
+    dock.close_dock()
+    viewer.close()
+
+
+def _is_part(widget: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether a control belongs to another one, such as the field of a slider."""
+    parent = widget.parent()
+    while parent is not None:
+        if isinstance(parent, kinds) or type(parent).__name__ == "QTableView":
+            return True
+        parent = parent.parent()
+    return False

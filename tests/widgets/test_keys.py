@@ -26,3 +26,5 @@ def test_keys_are_written_on_buttons_as_people_say_them() -> None:
     assert key_of("reject") == "Esc"
     assert key_of("undo") == "Ctrl-Z"
     assert key_of("open") == "G"
+    keep = next(each for each in KEYS if each.command == "keep")
+    assert keep.labels == "Enter, K"

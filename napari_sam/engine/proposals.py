@@ -26,6 +26,7 @@ from napari_sam.engine.votes import find_meetings
 from napari_sam.errors import InputError
 from napari_sam.masks import Candidate, stability_scores
 from napari_sam.model.config import ConvConfig
+from napari_sam.model.proposal_head import ProposalHead
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -143,8 +144,8 @@ def proposal_candidates(
     """
     height, width = (-(-n // _CELL) for n in crop.input_shape)
     with torch.inference_mode(), device_errors():
-        maps = model.propose(embedding)[0, :, :height, :width].cpu().numpy()
-        prepared = _prepare(model, embedding)
+        proposed, prepared = _look(model, embedding)
+        maps = proposed[0, :, :height, :width].cpu().numpy()
     votes = None if prepared.details is None else prepared.details.votes
     if votes is None:
         peaks = find_peaks(maps, mode)
@@ -405,9 +406,14 @@ def _autocast(model: Sam) -> torch.autocast:
     return torch.autocast(model.device.type, torch.bfloat16, enabled=is_bfloat16)
 
 
-def _prepare(model: Sam, embedding: Tensor) -> PreparedEmbedding:
+def _look(model: Sam, embedding: Tensor) -> tuple[Tensor, PreparedEmbedding]:
+    """Return the head's maps and the prepared embedding; its features serve both."""
+    head = model.proposal_head
+    features = head.features(embedding) if isinstance(head, ProposalHead) else None
+    maps = model.propose(embedding, features)
     with _autocast(model):
-        return model.prepare(embedding)
+        details = model.details(embedding, features=features)
+        return maps, model.prepare(embedding, details=details)
 
 
 def _decode(

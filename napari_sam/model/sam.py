@@ -275,12 +275,14 @@ class Sam(nn.Module):
         is_low = self.precision == "bfloat16" and not torch.is_grad_enabled()
         return torch.autocast("cpu", torch.bfloat16, enabled=is_low)
 
-    def propose(self, embedding: Tensor) -> Tensor:
+    def propose(self, embedding: Tensor, features: Tensor | None = None) -> Tensor:
         """Return the proposal head's maps, each 0 to 1.
 
         Parameters
         ----------
         embedding : (B, C, e, e) float32 tensor
+        features : (B, C', 4 * e, 4 * e) tensor, optional
+            As in `details`.
 
         Returns
         -------
@@ -298,7 +300,11 @@ class Sam(nn.Module):
                 f"the weights {self.name!r} have no proposal head; use the mode "
                 "'grid', or weights with one (the default model has)"
             )
-        maps: Tensor = self.proposal_head(embedding)
+        head = self.proposal_head
+        if features is not None and isinstance(head, ProposalHead):
+            maps: Tensor = head.maps(features)
+        else:
+            maps = head(embedding)
         # A head may answer in finer cells than the decoder's; the mean keeps 0 to 1.
         cells = (4 * embedding.shape[-2], 4 * embedding.shape[-1])
         return F.adaptive_avg_pool2d(torch.sigmoid(maps.float()), cells)

@@ -102,7 +102,7 @@ class OracleSam(Sam):
         ious = torch.tensor([ious for _, ious in found])
         return (logits, ious) if multimask else (logits[:, 1:2], ious[:, 1:2])
 
-    def propose(self, embedding):
+    def propose(self, embedding, features=None):
         at = embedding[0, :2, 0, 0].numpy()
         maps = np.stack(
             [

@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,8 @@ def main() -> None:
         out = arguments.out or Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         prepare(out, arguments.side)
+        for store in ("micro.zarr", "store_vit_b", "store_default"):
+            shutil.rmtree(out / store, ignore_errors=True)
         steps = [(sys.executable, each, "vit_b.pth") for each in ("embed", "reopen")]
         if arguments.python:
             micro = ("micro_embed", "micro_reopen")

@@ -30,6 +30,10 @@ class TrainConfig:
         Variant, from `napari_sam.model.VARIANTS`.
     start_from : str, optional
         Weights, a name or a path, to start from; None starts from random ones.
+    only : tuple of str
+        Beginnings of names of the parameters that are trained, such as
+        ``mask_decoder`` or ``mask_decoder.quality``; the others stay as they are.
+        Default: all are trained.
     steps, warmup_steps, decay_steps : int
         All steps; the first, in which the learning rate rises; the last, in which it
         falls to zero. Between them it stays, so that a training can be prolonged.
@@ -82,6 +86,7 @@ class TrainConfig:
     split: str | None = "train"
     model: str = "default"
     start_from: str | None = None
+    only: tuple[str, ...] = ()
     steps: int = 20_000
     warmup_steps: int = 250  # appendix A of the paper
     decay_steps: int = 5_000
@@ -162,7 +167,7 @@ def read_config(path: Path | None = None, **changes: Any) -> TrainConfig:
         )
     values["output"] = Path(values.get("output", "runs/train"))
     values["data"] = tuple(Path(p).expanduser() for p in values.get("data", ()))
-    for name in ("windows", "window_shares", "rounds", "diameters"):
+    for name in ("only", "windows", "window_shares", "rounds", "diameters"):
         if name in values:
             values[name] = _tuples(values[name])
     return TrainConfig(**values)

@@ -126,7 +126,8 @@ def train_step(
         for group in optimizer.param_groups:
             group["lr"] = share * group["full_rate"]
     curves = _losses(model, batch, config, state.step)
-    (curves["loss"] / config.accumulate).backward()
+    if curves["loss"].requires_grad:  # not if nothing was asked that `only` trains
+        (curves["loss"] / config.accumulate).backward()
     curves["loss"] = curves["loss"].detach()
     state.step += 1
     if state.step % config.accumulate == 0:
@@ -218,6 +219,7 @@ def _start(config: TrainConfig) -> TrainingState:
         model = Sam(VARIANTS[config.model]).to(device)
     _check_fit(model, config)
     model = channels_last(model).train()
+    _freeze(model, config.only)
     optimizers = _optimizers(model, config)
     average = {name: value.clone() for name, value in model.state_dict().items()}
     state = TrainingState(model, optimizers, average)
@@ -233,16 +235,32 @@ def _start(config: TrainConfig) -> TrainingState:
     return state
 
 
+def _freeze(model: Sam, only: tuple[str, ...]) -> None:
+    """Leave all parameters as they are but those whose names begin like ``only``."""
+    if not only:
+        return
+    names = [name for name, _ in model.named_parameters()]
+    if unknown := [part for part in only if not any(n.startswith(part) for n in names)]:
+        parts = sorted({".".join(name.split(".")[:2]) for name in names})
+        raise InputError(
+            f"only {unknown}: no parameter of {model.name!r} begins so; parts are "
+            f"{', '.join(parts)}"
+        )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name.startswith(only)
+
+
 def _optimizers(model: Sam, config: TrainConfig) -> tuple[torch.optim.Optimizer, ...]:
     matrices = [
         layer.weight
         for layer in model.modules()
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+        and layer.weight.requires_grad
         and len(layer.weight) >= MIN_ROWS
         and layer.weight[0].numel() >= MIN_COLUMNS
     ]
     chosen = {id(weight) for weight in matrices}
-    others = [p for p in model.parameters() if id(p) not in chosen]
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in others if p.ndim > 1]},
         # Biases and normalisations are not drawn towards zero.
@@ -251,7 +269,7 @@ def _optimizers(model: Sam, config: TrainConfig) -> tuple[torch.optim.Optimizer,
     optimizers = (
         torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True),
         Muon(
-            matrices,
+            [{"params": matrices}],
             weight_decay=config.weight_decay,
             iterations=config.matrix_iterations,
         ),

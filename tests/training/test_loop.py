@@ -55,6 +55,17 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(config, tmp_path
         assert [row["step"] for row in csv.DictReader(file)] == list("123456")
 
 
+def test_only_the_parts_that_are_named_change(config):
+    parts = ("mask_decoder.iou_prediction_head", "proposal_head.maps")
+    before = {n: v.clone() for n, v in _start(config).model.state_dict().items()}
+    after = load_file(run(train(dataclasses.replace(config, only=parts))))
+    for name, value in after.items():
+        is_same = torch.equal(value, before[name])
+        assert is_same != name.startswith(parts), name
+    with pytest.raises(InputError, match=r"mask_decoder\.transformer"):
+        run(train(dataclasses.replace(config, only=("decoder",))))
+
+
 def test_the_weights_of_a_training_can_be_loaded(config):
     path = run(train(config))
     model = load_model(path, device="cpu")

@@ -1,17 +1,18 @@
-"""Segment mosaics of two sizes: memory, time, what the encoder leaves, seams.
+"""Segment made-up slides of several sizes: memory, time, and what is not the network.
 
-A mosaic is a tiled BigTIFF of real pictures, turned and mirrored at random (seeded):
-the immunohistochemistry of scikit-image, or the pictures of a folder. Each step runs
-in a process of its own, so that its peak memory is its own.
+Each size runs in a process of its own, so that its peak memory is its own. Slides are
+those of `benchmarks.mosaic`.
 
     python -m benchmarks.segment_slide segment --sides 2048 4096
     python -m benchmarks.segment_slide stitch --sides 8192 20480
-    python -m benchmarks.segment_slide seams --sides 1792
 
-``segment`` is the whole command with the default model. ``stitch`` leaves the network
-out: crops see made-up discs, 12 px in radius and 32 px apart, and what is measured is
-the graph, the competition and the writing of labels. ``seams`` compares a plane in
-several crops with its middle in a single one: AP at IoU 0.9 of the objects there.
+``segment`` is the whole command with the default model. Its times are CPU seconds of
+the process: those of the encoder, of the rest of the network (proposal head, what all
+prompts of a crop share, mask decoder), and of everything else (reading, normalising,
+peaks, masks to pixels, competition, stitching, writing); ``other_per_encoder`` is the
+last by the first. ``stitch`` leaves the network out: crops see made-up discs, 12 px in
+radius and 32 px apart, and what is measured is the graph, the competition and the
+writing of labels. How far the answers of crops agree is measured by `benchmarks.seams`.
 """
 
 import argparse
@@ -22,18 +23,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+
 import numpy as np
-import tifffile
-from numpy.typing import NDArray
-from skimage import data
 from skimage.draw import disk
 
+from benchmarks.mosaic import squares, write_mosaic
 from napari_sam import load_model, open_image, run
-from napari_sam.engine.automatic import AutomaticConfig, segment, stitch_views
+from napari_sam.engine.automatic import AutomaticConfig, stitch_views
 from napari_sam.engine.batch import segment_file
 from napari_sam.engine.files import ImageOptions, OpenedFile, Outputs, plan_outputs
 from napari_sam.engine.results import write_results
@@ -41,99 +41,65 @@ from napari_sam.engine.spool import Spool
 from napari_sam.images import Intensity
 from napari_sam.masks import Candidate
 from napari_sam.model import Sam
+from napari_sam.model.proposal_head import ProposalHead
 from napari_sam.stitch import Views
 from napari_sam.tiling import Box, CropGrid
-from napari_sam.training.metrics import overlaps
 
-TILE = 512
-HALO = 128
 SPACING, RADIUS = 32, 12
 
 
-def pictures(folder: Path | None) -> list[NDArray[np.uint8]]:
-    """Return 8-bit RGB pictures; mirror those that are smaller than a tile."""
-    if folder is None:
-        return [data.immunohistochemistry()[:TILE, :TILE]]
-    found = []
-    for path in sorted(folder.iterdir()):
-        pixels = open_image(path).read()
-        if pixels.dtype == np.uint8:
-            rgb = np.atleast_3d(pixels)[..., :3]
-            rgb = np.broadcast_to(rgb, (*rgb.shape[:2], 3))
-            missing = [(0, max(0, TILE - n)) for n in rgb.shape[:2]]
-            found.append(np.pad(rgb, [*missing, (0, 0)], "symmetric"))
-    if not found:
-        sys.exit(f"{folder} holds no 8-bit pictures; give another folder")
-    return found
-
-
-def mosaic(path: Path, side: int, folder: Path | None = None) -> None:
-    """Write a square mosaic as BigTIFF, tile by tile."""
-    found = pictures(folder)
-    rng = np.random.default_rng(0)
-
-    def tiles() -> Iterator[NDArray[np.uint8]]:
-        n = -(-side // TILE)
-        for _ in range(n * n):
-            picture = found[rng.integers(len(found))]
-            y, x = (int(rng.integers(m - TILE + 1)) for m in picture.shape[:2])
-            tile = np.rot90(picture[y : y + TILE, x : x + TILE], rng.integers(4))
-            yield np.ascontiguousarray(tile[::-1] if rng.random() < 0.5 else tile)
-
-    tifffile.imwrite(
-        path,
-        tiles(),
-        bigtiff=True,
-        shape=(side, side, 3),
-        dtype=np.uint8,
-        tile=(TILE, TILE),
-        photometric="rgb",
-        compression="zlib",
-    )
-
-
 class Clock:
-    """Seconds that are spent in some methods of the network."""
+    """CPU seconds that are spent in the encoder and in the rest of the network."""
 
     def __init__(self, model: Sam) -> None:
-        self.seconds: dict[str, float] = {}
-        for name in ("encode", "prepare", "decode", "propose"):
-            setattr(model, name, self._timed(name, getattr(model, name)))
+        self.encoder, self.rest = 0.0, 0.0
+        self._is_inside = False
+        for name in ("encode", "prepare", "decode", "propose", "details"):
+            self._time(model, name)
+        if isinstance(model.proposal_head, ProposalHead):
+            self._time(model.proposal_head, "features")
 
-    def _timed(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        self.seconds[name] = 0.0
+    def _time(self, owner: Any, name: str) -> None:
+        method = getattr(owner, name)
 
         def timed(*arguments: Any, **options: Any) -> Any:
-            start = time.process_time()
-            result = method(*arguments, **options)
-            self.seconds[name] += time.process_time() - start
-            return result
+            if self._is_inside:  # what calls it is timed already
+                return method(*arguments, **options)
+            self._is_inside, start = True, time.process_time()
+            try:
+                return method(*arguments, **options)
+            finally:
+                seconds = time.process_time() - start
+                self._is_inside = False
+                self.encoder += seconds * (name == "encode")
+                self.rest += seconds * (name != "encode")
 
-        return timed
+        setattr(owner, name, timed)
 
 
-def segment_one(side: int, folder: Path | None, out: Path) -> dict[str, Any]:
+def segment_one(side: int, weights: str, out: Path) -> dict[str, Any]:
     """Segment a mosaic; times are CPU seconds of this process."""
     image = out / f"mosaic{side}.tif"
     (to,) = plan_outputs([image], out)
-    model = load_model(device="cpu")
+    model = load_model(weights, device="cpu")
     clock = Clock(model)
     start, cpu = time.perf_counter(), time.process_time()
-    report = run(segment_file(image, to, model, weights="default"))
+    report = run(segment_file(image, to, model, weights=weights))
     total = time.process_time() - cpu
-    network = sum(clock.seconds.values())
+    other = total - clock.encoder - clock.rest
     return {
         "crops": len(CropGrid((side, side))),
         "objects": report.n_objects,
         "wall_s": time.perf_counter() - start,
         "cpu_s": total,
-        **{f"{name}_s": seconds for name, seconds in clock.seconds.items()},
-        "other_s": total - network,
-        "other_per_encoder": (total - network) / clock.seconds["encode"],
+        "encoder_s": clock.encoder,
+        "rest_of_network_s": clock.rest,
+        "other_s": other,
+        "other_per_encoder": other / clock.encoder,
     }
 
 
-def stitch_one(side: int, folder: Path | None, out: Path) -> dict[str, Any]:
+def stitch_one(side: int, weights: str, out: Path) -> dict[str, Any]:
     """Stitch and write made-up discs; no network."""
     grid = CropGrid((side, side))
     spool = Spool(out / f"crops{side}")
@@ -178,49 +144,18 @@ def _discs(box: Box) -> list[Candidate]:
     return found
 
 
-def seams_one(side: int, folder: Path | None, out: Path) -> dict[str, Any]:
-    """Compare the middle of a plane in several crops with the same in one."""
-    image = out / f"mosaic{side}.tif"
-    model = load_model(device="cpu")
-    pixels = open_image(image).read()
-    start = (side - 1024) // 2
-    middle = np.s_[start : start + 1024, start : start + 1024]
-    config = AutomaticConfig(skip_background=False)
-    tiled = run(segment(pixels, model, config=config)).labels[middle]
-    whole = run(segment(np.ascontiguousarray(pixels[middle]), model, config=config))
-    both = overlaps(whole.labels, tiled)
-    pairs = both.match(0.9)
-    n_found, n_wrong = _inside(tiled, both.found_ids, both.found[pairs])
-    _, n_missed = _inside(whole.labels, both.truth_ids, both.truth[pairs])
-    return {
-        "crops": len(CropGrid((side, side))),
-        "objects": n_found,
-        "ap90": (n_found - n_wrong) / max(1, n_found + n_missed),
-    }
-
-
-def _inside(
-    labels: NDArray[Any], ids: NDArray[np.int64], matched: NDArray[np.int64]
-) -> tuple[int, int]:
-    """Count objects that the edge of the middle does not cut; those unmatched."""
-    rim = np.ones(labels.shape, bool)
-    rim[HALO:-HALO, HALO:-HALO] = False
-    is_inside = ~np.isin(ids, labels[rim])
-    is_matched = np.isin(np.arange(len(ids)), matched)
-    return int(is_inside.sum()), int((is_inside & ~is_matched).sum())
-
-
 def main() -> None:
     """Run a step for each size, in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", choices=STEPS)
     parser.add_argument("--sides", type=int, nargs="+", default=[2048, 4096])
     parser.add_argument("--folder", type=Path, help="pictures for the mosaic")
+    parser.add_argument("--weights", default="default", help="name or file")
     parser.add_argument("--out", type=Path, help="where to keep the files")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one is not None:
-        facts = STEPS[arguments.step](arguments.one, arguments.folder, arguments.out)
+        facts = STEPS[arguments.step](arguments.one, arguments.weights, arguments.out)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"side": arguments.one, **facts, "peak_mib": peak}))
         return
@@ -229,13 +164,14 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
         for side in arguments.sides:
             if arguments.step != "stitch" and not (out / f"mosaic{side}.tif").exists():
-                mosaic(out / f"mosaic{side}.tif", side, arguments.folder)
+                write_mosaic(out / f"mosaic{side}.tif", side, squares(arguments.folder))
             command = [sys.executable, "-m", "benchmarks.segment_slide"]
             command += [arguments.step, "--one", str(side), "--out", str(out)]
+            command += ["--weights", arguments.weights]
             subprocess.run(command, check=True, env=os.environ)
 
 
-STEPS = {"segment": segment_one, "stitch": stitch_one, "seams": seams_one}
+STEPS = {"segment": segment_one, "stitch": stitch_one}
 
 if __name__ == "__main__":
     main()

@@ -30,6 +30,8 @@ WIDTH, HEIGHT = 1280, 800
 PATIENCE_S = 300.0
 
 # Nuclei of the histology section, (y, x), that are easy to see.
+MIDDLE = 12  # a slice of the drawn volume, and nuclei in it
+NUCLEI_OF_VOLUME = [(136, 201), (76, 172), (113, 238), (66, 62), (217, 37), (209, 160)]
 NUCLEI = [(296, 209), (321, 239), (360, 189)]
 
 
@@ -80,8 +82,8 @@ class Window:
         camera.zoom = zoom
         settle()
 
-    def click(self, place: tuple[float, float]) -> None:
-        """Click at (y, x) of the image, with the left button."""
+    def click(self, place: tuple[float, ...]) -> None:
+        """Click at (..., y, x) of the image, with the left button."""
         from qtpy.QtCore import QPoint, Qt
         from qtpy.QtTest import QTest
 
@@ -100,7 +102,7 @@ class Window:
         )
         settle(0.2)
 
-    def ask(self, place: tuple[float, float]) -> None:
+    def ask(self, place: tuple[float, ...]) -> None:
         """Click, and wait for the mask."""
         self.click(place)
         wait_for("a mask", lambda: bool(self.dock.session.masks))
@@ -206,10 +208,42 @@ def large() -> None:
     window.close()
 
 
+def stack() -> None:
+    """A nucleus followed through a volume, and all of a slice in 3D."""
+    from napari_sam.widgets.model_panel import ModelPanel
+    from napari_sam.widgets.prompt_panel import PromptPanel
+    from napari_sam.widgets.stack_panel import StackPanel
+
+    window = Window("volume")
+    viewer, dock = window.viewer, window.dock
+    for kind in (ModelPanel, PromptPanel):
+        dock.headers[kind.title].setChecked(False)
+    viewer.dims.set_current_step(0, MIDDLE)
+    panel = dock.open_panel(StackPanel)
+    settle(1)
+    window.ask((MIDDLE, *NUCLEI_OF_VOLUME[0]))
+    panel.follow("current")
+    wait_for("the object", lambda: panel.form.follow.text() != "Stop")
+    window.save("stack")
+    for place in NUCLEI_OF_VOLUME[1:]:
+        window.ask((MIDDLE, *place))
+        dock.session.commit()
+    panel.follow("all")
+    wait_for("all objects", lambda: panel.form.follow.text() != "Stop")
+    viewer.dims.ndisplay = 3
+    viewer.layers[0].visible = False
+    viewer.reset_view()
+    viewer.scene.camera.angles = (-15, 35, 145)
+    settle(2)
+    window.save("stack-3d")
+    window.close()
+
+
 SCENES: dict[str, Callable[[], None]] = {
     "first-click": first_click,
     "automatic": automatic,
     "large": large,
+    "stack": stack,
 }
 
 

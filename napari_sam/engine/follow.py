@@ -40,6 +40,10 @@ _RING = 3  # pixels around an object that its brightness is compared with (ours)
 _FLAT = 10.0  # gray values: with less contrast, contrast says nothing (ours)
 _OPEN_PLANES = 3
 
+# Contrast of a slice that fades, and of one that does not, as share of that where the
+# object began (ours; tests/engine/test_propagate.py).
+_DIM, _BRIGHT = 0.25, 0.6
+
 
 @dataclass(frozen=True, slots=True)
 class PropagateConfig:
@@ -99,12 +103,14 @@ class Answer(NamedTuple):
 
     found: Candidate
     overlap: float
+    contrast: float = float("nan")
 
 
 class Stopped(NamedTuple):
     """The object was not found, and why."""
 
     reason: str
+    contrast: float = float("nan")
 
 
 class StackPlanes:
@@ -363,11 +369,13 @@ class Follower:
                 return Stopped(f"{name} {value:.2f}, below {least:g}")
         if not 1 / c.max_change <= change <= c.max_change:
             return Stopped(f"area changes by the factor {change:.2g}")
+        contrast = float("nan")
         if self._contrast >= _FLAT and c.min_contrast:
             contrast = self._contrast_of(i, found) / self._contrast
             if contrast < c.min_contrast:
-                return Stopped(f"contrast {contrast:.2f} of that where it began")
-        return Answer(found, overlap)
+                reason = f"contrast {contrast:.2f} of that where it began"
+                return Stopped(reason, contrast)
+        return Answer(found, overlap, contrast)
 
     def _contrast_of(self, i: int, found: Candidate) -> float:
         shape = self.planes.source.plane_shape
@@ -381,6 +389,41 @@ class Follower:
             return 0.0
         gray = self.planes.gray(i, region)
         return float(abs(gray[mask].mean() - gray[ring].mean()))
+
+
+def valley(contrasts: Sequence[tuple[int, float]]) -> int | None:
+    """Return the slice where one object fades out, if another has faded in since.
+
+    Followed beyond its end, an object fades, and what lies behind it comes up. A
+    single dark slice between two bright ones is no end.
+
+    Parameters
+    ----------
+    contrasts : sequence of (int, float)
+        Slices in the order in which they were asked, and their contrast as share of
+        that where it began. NaN is not known and is left out.
+
+    Examples
+    --------
+    >>> valley([(7, 0.9), (8, 0.4), (9, 0.12), (10, 0.3)])
+    9
+    >>> valley([(7, 0.9), (8, 0.1), (9, 0.9)]) is None
+    True
+
+    Returns
+    -------
+    int or None
+        None while there is none.
+    """
+    known = [(i, each) for i, each in contrasts if not np.isnan(each)]
+    if len(known) < 2:
+        return None
+    k = min(range(len(known)), key=lambda k: known[k][1])
+    least, latest = known[k][1], known[-1][1]
+    beside = [known[j][1] for j in (k - 1, k + 1) if 0 <= j < len(known)]
+    if least < _DIM and latest > max(2 * least, _DIM) and min(beside) < _BRIGHT:
+        return known[k][0]
+    return None
 
 
 def mask_prompt(
@@ -494,7 +537,7 @@ def _joined(answers: Sequence[Answer]) -> Answer:
         mask |= each.found.within(region)
     best = min(answers, key=lambda each: each.overlap)
     found = replace(best.found, box=region, mask=mask)
-    return Answer(found, best.overlap)
+    return Answer(found, best.overlap, best.contrast)
 
 
 def _centre(found: Candidate) -> NDArray[np.float64]:

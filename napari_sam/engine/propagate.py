@@ -25,6 +25,7 @@ from napari_sam.engine.follow import (
     PropagateConfig,
     StackPlanes,
     Stopped,
+    valley,
 )
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.errors import InputError
@@ -193,8 +194,9 @@ def propagate(  # noqa: PLR0913 - the arguments of `embed`, and where to go
     Yields
     ------
     Step
-        With the `SliceResult` of each slice as it is found; a slice between two
-        prompted ones may come again, when both sides have met.
+        With the `SliceResult` of each slice as it is found. A slice between two
+        prompted ones may come again, when both sides have met; one beyond the end of
+        the object, which is known only when another has come up, is not in the result.
 
     Returns
     -------
@@ -308,11 +310,19 @@ class _Work:
         self.follower.start(anchor.index, anchor.found)
         history = [(anchor.index, anchor.found)]
         failed: list[Stop] = []
+        contrasts = [(anchor.index, 1.0)]
         for k, i in enumerate(way):
             if i in self.ends:
                 failed = failed or [Stop(i, step, "marked as the end of the object")]
                 break
             answer = self.follower.next(i, history, way[k + 1 :])
+            contrasts.append((i, answer.contrast))
+            end = valley(contrasts) if until is None else None
+            if end is not None:
+                for beyond in [j for j in found if (j - end) * step >= 0]:
+                    del found[beyond]
+                failed = [Stop(end, step, "it fades, and another object follows")]
+                break
             if isinstance(answer, Stopped):
                 failed.append(Stop(i, step, answer.reason))
                 if len(failed) > self.follower.config.max_gap:

@@ -150,6 +150,9 @@ class StackEdit:
             self._draw(object_id, what.index, what.found)
             return
         self._whole[object_id] = what
+        for i in [i for i in slices if i not in what.slices]:
+            del slices[i]  # beyond the end, which is known only now
+            self._erase(object_id, i)
         for i, each in what.slices.items():
             if i not in slices:  # taken over from before
                 slices[i] = each
@@ -203,10 +206,13 @@ class StackEdit:
         first, last = self._within
         for mark in self._objects.marks(self._stack, object_id):
             if first <= mark.at < last and mark.at not in whole.slices:
-                index = self._stack.index(mark.at)
-                edit = erased(self._labels, index, object_id)
-                if edit is not None:
-                    self._show(edit)
+                self._erase(object_id, mark.at)
+
+    def _erase(self, object_id: int, i: int) -> None:
+        if self._labels is not None:
+            edit = erased(self._labels, self._stack.index(i), object_id)
+            if edit is not None:
+                self._show(edit)
 
     def _show(self, edit: LabelEdit) -> None:
         if self._labels is not None and edit.n_changed:

@@ -231,6 +231,8 @@ def transform_of(
     """
     found: dict[str, Any] = {name: getattr(layer, name) for name in TRANSFORM}
     found["affine"] = np.asarray(layer.affine)
+    # napari warns where layers of one window have other units
+    found["units"] = layer.units
     if offset is not None:
         inner = Affine(
             scale=layer.scale,

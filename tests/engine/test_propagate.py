@@ -234,6 +234,55 @@ def test_a_mask_becomes_logits_of_its_crop():
     np.testing.assert_array_equal(logits > 0, expected)
 
 
+class Shaded(StackOracle):
+    """Knows the slice by its brightness; each must have its own."""
+
+    def __init__(self, truth, levels):
+        super().__init__(truth)
+        self.levels = torch.tensor(levels)
+
+    def encode(self, x):
+        self.n_encoded += len(x)
+        level = x[:, 0, 48, 48] * self.pixel_std[0, 0, 0] + self.pixel_mean[0, 0, 0]
+        embedding = torch.zeros(len(x), 32, 8, 8)
+        nearest = (level[:, None] - self.levels).abs().argmin(1)
+        embedding[:, 2] = nearest[:, None, None]
+        return embedding
+
+
+@pytest.mark.parametrize(
+    ("levels", "last"),
+    [
+        # contrasts 1, .8, .4, .2, .12, then another one comes up
+        ([120, 100, 60, 40, 32, 46, 62, 99], 3),
+        # a dark slice between bright ones is none
+        ([120, 118, 110, 30, 111, 116, 119, 117], 7),
+        # no slice between the two at all: the last dim one goes
+        ([120, 100, 60, 35, 99, 110, 118, 119], 2),
+        # it only fades
+        ([120, 100, 80, 60, 50, 42, 36, 33], 7),
+    ],
+)
+def test_an_object_behind_another_is_not_taken_for_it(levels, last):
+    truth = box_stack(8, (1, 0, 8, 8, 8, 10, 0))
+    gray = np.full((8, *SHAPE), 20, np.uint8)
+    for z, bright in enumerate(levels):
+        gray[z][truth[z] > 0] = bright
+    found = run(
+        propagate(
+            ImageSource(gray, "ZYX"),
+            Shaded(truth, levels),
+            {0: click(12, 12)},
+            intensity=Intensity((0,), ((0.0, 255.0),)),
+        )
+    )
+    assert list(found.slices) == list(range(last + 1))
+    if last < 7:
+        (stop,) = [stop for stop in found.stops if stop.step == 1]
+        assert stop.index == last + 1
+        assert "another object" in stop.reason
+
+
 def test_an_object_that_fades_ends():
     truth = box_stack(8, (1, 0, 8, 8, 8, 10, 0))
     gray = np.full((8, *SHAPE), 20, np.uint8)

@@ -7,6 +7,7 @@ measured where there is one, and said to be missing elsewhere.
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from napari_sam.engine.grid_masks import GridMode, grid_candidates
 from napari_sam.engine.predict import Predictor
 from napari_sam.masks import mask_iou
 from napari_sam.model import VARIANTS, Sam
-from napari_sam.model.config import TinyViTConfig, ViTConfig
+from napari_sam.model.config import TinyViTConfig
 from napari_sam.model.tiny_vit import TinyViT
 from napari_sam.prompts import Prompts
 from napari_sam.tiling import Box
@@ -151,12 +152,16 @@ def tiny_vit(how: Setting) -> Iterator[Row]:
         yield Row(name, "timm float32", must, aim, "x", *found)
 
 
-def shallow(precision: str = "float32") -> tuple[Sam, Any]:
-    """Networks with the decoder of SAM and hardly an encoder, same weights."""
+def drawing_blobs(precision: str = "float32") -> tuple[Sam, Any]:
+    """Networks with the decoder of SAM, hardly an encoder, and masks like objects.
+
+    Random weights would draw over the whole crop, which no object does.
+    """
     torch.manual_seed(0)
-    config = replace(VARIANTS["vit_b"], encoder=ViTConfig(64, 1, 2, ()))
+    config = replace(blobs.CONFIG, image_size=SIZE, decoder_mlp_dim=2048)
     reference = reference_sam(config)
-    randomise(reference)
+    with torch.no_grad():
+        blobs.set_blob_weights(reference)
     ours = Sam(config).eval()
     ours.load_state_dict(reference.state_dict(), strict=True)
     ours.precision = precision
@@ -165,7 +170,7 @@ def shallow(precision: str = "float32") -> tuple[Sam, Any]:
 
 def prompts(how: Setting) -> Iterator[Row]:
     """Points on an embedded crop, from coordinates to masks in the plane."""
-    ours, reference = shallow()
+    ours, reference = drawing_blobs()
     image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
     theirs = load("segment_anything").SamPredictor(reference)
     theirs.set_image(image)
@@ -174,8 +179,8 @@ def prompts(how: Setting) -> Iterator[Row]:
     plane = open_plane(image, ours)
 
     def one() -> Tensor:
-        masks, _, _ = theirs.predict(points[:1, ::-1], np.ones(1))
-        return torch.from_numpy(masks).float()
+        _, scores, _ = theirs.predict(points[:1, ::-1], np.ones(1))
+        return torch.from_numpy(scores)
 
     def many() -> Tensor:
         low: Tensor = theirs.predict_torch(*tensors)[2]
@@ -187,15 +192,14 @@ def prompts(how: Setting) -> Iterator[Row]:
 
         def click(predictor: Predictor = predictor) -> Tensor:
             found = predictor.predict(Prompts(points=points[:1]))
-            whole = np.stack([found.plane_mask((SIZE, SIZE), i) for i in range(3)])
-            return torch.from_numpy(whole).float()
+            return torch.from_numpy(found.predicted_iou)
 
         def clicks(predictor: Predictor = predictor) -> Tensor:
             found = predictor.predict_many([Prompts(points=[p]) for p in points])
             return torch.from_numpy(np.stack([each.logits for each in found]))
 
         must, aim = {"float32": (2.6, 4), "bfloat16": (5, 8)}[precision]
-        found = ratio(click, one, how)
+        found = ratio(click, one, replace(how, rounds=3 * how.rounds))
         name = f"one point prompt, {precision}"
         yield Row(name, "SamPredictor.predict", must, aim, "x", *found)
         must, aim = {"float32": (5, 6), "bfloat16": (8.5, 12)}[precision]
@@ -206,13 +210,7 @@ def prompts(how: Setting) -> Iterator[Row]:
 
 def automatic(how: Setting) -> Iterator[Row]:
     """All masks of a crop from 16 x 16 points, by weights that draw blobs."""
-    torch.manual_seed(0)
-    config = replace(blobs.CONFIG, image_size=SIZE)
-    reference = reference_sam(config)
-    with torch.no_grad():
-        blobs.set_blob_weights(reference)
-    ours = Sam(config).eval()
-    ours.load_state_dict(reference.state_dict(), strict=True)
+    ours, reference = drawing_blobs()
     image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
     mode = replace(blobs.MODE, points_per_side=16)
     plane = open_plane(image, ours)
@@ -323,33 +321,24 @@ def imports(how: Setting) -> Iterator[Row]:
 
 
 def micro_sam(how: Setting) -> Iterator[Row]:
-    """Embeddings of a plane, same ViT-B weights, both writing their store."""
-    name, peer = "embeddings of 2048 x 2048, wall", "micro-sam"
-    if how.micro_sam is None:
-        note = "give --micro-sam PYTHON, the interpreter of an environment with it"
-        yield Row(name, peer, 2.5, 3, "x", None, note)
-        return
-    ours, reference = networks("vit_b", device="cpu", precision="float32")
-    with tempfile.TemporaryDirectory() as folder:
-        weights, pixels = Path(folder) / "vit_b.pth", Path(folder) / "image.npy"
-        torch.save(reference.state_dict(), weights)
-        del reference
-        image = np.random.default_rng(0).integers(0, 256, (2048, 2048), np.uint8)
-        np.save(pixels, image)
-        script = Path(__file__).with_name("micro_sam_embed.py")
-        threads = str(torch.get_num_threads())
-        command = [how.micro_sam, script, weights, pixels, threads]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        version, theirs_s = done.stdout.split()[-2:]
-        for precision in PRECISIONS:
-            ours.precision = precision
-            cache = EmbeddingCache(Path(folder) / precision)
-            plane = open_plane(image, ours, cache=cache)
-            _, seconds = _timed(lambda plane=plane: run(plane.fill()), CLOCKS["wall"])
-            note = f"{seconds:.1f} against {float(theirs_s):.1f} s"
-            against = f"micro-sam {version}"
-            found = float(theirs_s) / seconds
-            yield Row(f"{name}, {precision}", against, 2.5, 3, "x", found, note)
+    """Embeddings of a plane, same ViT-B weights in float32, both with their store."""
+    name = "embeddings of 2048 x 2048"
+    found, note = None, "give --micro-sam PYTHON, of an environment that has it"
+    if how.micro_sam is not None:
+        module = f"benchmarks.against_micro_sam --python {how.micro_sam} --side 2048"
+        lines = [json.loads(each) for each in _fresh(module).splitlines()]
+        clock = f"{how.clock}_s"
+        ours, theirs = (
+            next(each for each in lines if each["what"].startswith(start))
+            for start in ("napari_sam embed", "micro-sam embed")
+        )
+        found = theirs[clock] / ours[clock]
+        note = (
+            f"{ours[clock]:.1f} s for {ours['crops']} crops against {theirs[clock]:.1f} "
+            f"s for {theirs['crops']}; peak {ours['peak_mib']} against "
+            f"{theirs['peak_mib']} MiB"
+        )
+    yield Row(name, "micro-sam", 2.5, 3, "x", found, note)
 
 
 def gpu(how: Setting) -> Iterator[Row]:
@@ -362,7 +351,7 @@ def gpu(how: Setting) -> Iterator[Row]:
         yield Row(f"GPU: {name} encoder bfloat16", "", must, aim, "1/s", rate, note)
     click_ms = masks_ms = None
     if has_gpu:
-        model = shallow("bfloat16")[0].cuda()
+        model = drawing_blobs("bfloat16")[0].cuda()
         image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
         plane = open_plane(image, model)
         predictor, point = Predictor(model, plane), Prompts(points=[(500, 500)])

@@ -21,8 +21,14 @@ from napari_sam.errors import InputError
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import Tensor
+
+
+# Boxes of which all pairs are compared sooner than neighbours are found.
+_FEW = 4096
 
 
 class RunLengths(TypedDict):
@@ -209,19 +215,71 @@ def box_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """
     order = scores.argsort(descending=True, stable=True)
     # one transfer instead of one per kept box: the loop runs on the CPU
-    sorted_boxes = boxes[order].cpu().double().numpy()
-    areas = np.prod(sorted_boxes[:, 2:] - sorted_boxes[:, :2], axis=1)
-    left = np.arange(len(sorted_boxes))
-    kept = []
-    while left.size:
-        best, left = left[0], left[1:]
-        kept.append(int(best))
-        first = np.maximum(sorted_boxes[best, :2], sorted_boxes[left, :2])
-        last = np.minimum(sorted_boxes[best, 2:], sorted_boxes[left, 2:])
-        shared = np.prod(np.clip(last - first, 0, None), axis=1)
-        union = areas[best] + areas[left] - shared
-        left = left[shared <= iou_threshold * union]
-    return order[torch.tensor(kept, dtype=torch.int64, device=order.device)]
+    ranked = boxes[order].cpu().double().numpy()
+    near = _neighbours(ranked)
+    alive = np.ones(len(ranked), bool)
+    for i in range(len(ranked)):
+        if alive[i]:
+            rivals = near(i)
+            rivals = rivals[(rivals > i) & alive[rivals]]
+            alive[rivals[_suppressed(ranked[i], ranked[rivals], iou_threshold)]] = False
+    kept = torch.from_numpy(np.flatnonzero(alive)).to(order.device)
+    return order[kept]
+
+
+def _suppressed(
+    best: NDArray[np.float64], others: NDArray[np.float64], iou_threshold: float
+) -> NDArray[np.bool_]:
+    """Whether each of (N, 4) boxes overlaps a better one too much."""
+    first = np.maximum(best[:2], others[:, :2])
+    last = np.minimum(best[2:], others[:, 2:])
+    shared = np.prod(np.clip(last - first, 0, None), axis=1)
+    areas = np.prod(others[:, 2:] - others[:, :2], axis=1)
+    union = np.prod(best[2:] - best[:2]) + areas - shared
+    overlapping: NDArray[np.bool_] = shared > iou_threshold * union
+    return overlapping
+
+
+def _neighbours(
+    boxes: NDArray[np.float64],
+) -> Callable[[int], NDArray[np.int64]]:
+    """Return a function that lists the boxes that may overlap one, itself too.
+
+    Boxes are put into the cells of a grid, a level of cells for each size; a box meets
+    the few cells around it on each level. So a plane of a hundred thousand objects
+    costs a hundred thousand short lists and not ten thousand million pairs.
+    """
+    if len(boxes) <= _FEW:
+        return lambda _: np.arange(len(boxes))
+    sizes = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=1.0), 1.0)
+    levels = np.ceil(np.log2(sizes)).astype(int)  # cells at least as large as the box
+    cells: dict[tuple[int, int, int], list[int]] = {}
+    corners = np.floor(boxes[:, :2] / (2.0**levels)[:, None]).astype(int)
+    for i, (level, (row, column)) in enumerate(
+        zip(levels.tolist(), corners.tolist(), strict=True)
+    ):
+        cells.setdefault((level, row, column), []).append(i)
+    members = {key: np.array(found) for key, found in cells.items()}
+    every_level = sorted(set(levels.tolist()))
+
+    def near(i: int) -> NDArray[np.int64]:
+        found = []
+        for level in every_level:
+            # the first corner of what overlaps lies at most a cell before the box
+            low = np.floor(boxes[i, :2] / 2.0**level).astype(int) - 1
+            high = np.floor(boxes[i, 2:] / 2.0**level).astype(int)
+            n_cells = np.prod(high - low + 1)
+            if n_cells > len(members):  # a large box among small ones
+                found.append(np.flatnonzero(levels == level))
+                continue
+            for row in range(low[0], high[0] + 1):
+                for column in range(low[1], high[1] + 1):
+                    there = members.get((level, row, column))
+                    if there is not None:
+                        found.append(there)
+        return np.concatenate(found)
+
+    return near
 
 
 def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

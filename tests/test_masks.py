@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from napari_sam import masks as module
 from napari_sam.errors import InputError
 from napari_sam.masks import (
     Candidate,
@@ -259,3 +260,54 @@ class TestCandidate:
     def test_mask_and_box_must_agree(self):
         with pytest.raises(InputError, match=r"\(3, 4\) in Box.*the 4 x 3 px"):
             Candidate(Box(0, 0, 4, 3), np.ones((3, 4), bool))
+
+
+class TestBoxNms:
+    """Greedy suppression, near and far, many and few."""
+
+    @staticmethod
+    def plain(boxes, scores, iou):
+        """Every box against every kept one."""
+        kept = []
+        for i in scores.argsort(descending=True, stable=True).tolist():
+            y0, x0, y1, x1 = boxes[i].tolist()
+            for j in kept:
+                b = boxes[j].tolist()
+                height = max(min(y1, b[2]) - max(y0, b[0]), 0)
+                width = max(min(x1, b[3]) - max(x0, b[1]), 0)
+                union = (y1 - y0) * (x1 - x0) + (b[2] - b[0]) * (b[3] - b[1])
+                if height * width > iou * (union - height * width):
+                    break
+            else:
+                kept.append(i)
+        return kept
+
+    @pytest.mark.parametrize("iou", [0.0, 0.3, 0.7, 1.0])
+    @pytest.mark.parametrize("side", [30, 300, 3000])  # crowded to sparse
+    @pytest.mark.parametrize("few", [0, 1000])
+    def test_many_boxes_of_all_sizes(self, monkeypatch, side, iou, few):
+        monkeypatch.setattr(module, "_FEW", few)
+        rng = np.random.default_rng(side)
+        first = rng.integers(0, side, (400, 2))
+        size = np.exp(rng.uniform(0, 5, (400, 2))).astype(int)  # 1 to 148
+        size[:5] = side  # and some around everything
+        boxes = torch.from_numpy(np.concatenate([first, first + size], axis=1))
+        boxes = torch.cat([boxes, boxes[:50]])  # twice the same
+        scores = torch.from_numpy(rng.integers(0, 40, 450) / 40)  # with ties
+        found = box_nms(boxes, scores, iou).tolist()
+        assert found == self.plain(boxes, scores, iou)
+
+    def test_far_boxes_are_not_compared(self, monkeypatch):
+        n_compared = 0
+        overlaps = module._suppressed
+
+        def counted(best, others, iou):
+            nonlocal n_compared
+            n_compared += len(others)
+            return overlaps(best, others, iou)
+
+        monkeypatch.setattr(module, "_suppressed", counted)
+        y, x = np.mgrid[:100, :100].reshape(2, -1) * 20
+        boxes = torch.from_numpy(np.stack([y, x, y + 25, x + 25], axis=1))
+        assert len(box_nms(boxes, torch.rand(10_000), 0.7)) == 10_000
+        assert n_compared <= 50 * 10_000  # all pairs are 50 million

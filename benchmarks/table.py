@@ -333,11 +333,11 @@ def micro_sam(how: Setting) -> Iterator[Row]:
             for start in ("napari_sam embed", "micro-sam embed")
         )
         found = theirs[clock] / ours[clock]
-        note = (
-            f"{ours[clock]:.1f} s for {ours['crops']} crops against {theirs[clock]:.1f} "
-            f"s for {theirs['crops']}; peak {ours['peak_mib']} against "
-            f"{theirs['peak_mib']} MiB"
-        )
+        words = [
+            f"{each[clock]:.1f} s, {each['crops']} crops, peak {each['peak_mib']} MiB"
+            for each in (ours, theirs)
+        ]
+        note = " against ".join(words)
     yield Row(name, "micro-sam", 2.5, 3, "x", found, note)
 
 

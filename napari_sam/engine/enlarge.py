@@ -145,6 +145,8 @@ def extent(mask: NDArray[np.bool_]) -> Box:
 
 def _pixels(start: int, stop: int, scale: float, length: int) -> range:
     """Pixels whose value can depend on the frame's `start` to `stop`."""
+    if scale == 1:
+        return range(start, max(start + 1, stop))
     first = min(max(0, math.floor((start - 1) / scale)), length - 1)
     return range(first, max(first + 1, min(length, math.ceil((stop + 1) / scale))))
 
@@ -153,13 +155,13 @@ def _sampled(
     values: Tensor, pixels: range, scale: float, first: int, axis: int
 ) -> Tensor:
     """Interpolate (K, h, w), which begin at `first`, at the centres of pixels."""
+    if scale == 1:
+        return values.narrow(axis, pixels.start - first, len(pixels))
     places = torch.arange(pixels.start, pixels.stop, dtype=torch.float64)
     places = (places + 0.5) * scale - 0.5 - first
     places = places.clamp(0, values.shape[axis] - 1)
     before = places.floor().long()
     after = (before + 1).clamp(max=values.shape[axis] - 1)
-    if scale == 1:
-        return values.index_select(axis, before.to(values.device))
     shape = [1, 1, 1]
     shape[axis] = len(pixels)
     weight = (places - before).to(values.dtype).reshape(shape).to(values.device)

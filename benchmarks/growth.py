@@ -1,6 +1,6 @@
 """How cost grows: with prompts, objects, crops in the store, and pixels.
 
-    python -m benchmarks.growth --output growth.json --plots docs/images
+    python -m benchmarks.growth --output growth.json --plot growth.svg
 
 Each curve is seconds of this process against a number; the exponent is the slope
 between the last two points on logarithmic axes: 1 is linear, 2 is quadratic.
@@ -192,11 +192,11 @@ def main() -> None:
             f"{n}: {s:.3g} s" for n, s in zip(numbers, curve.seconds, strict=True)
         )
         print(f"{name}: {times}; exponent {curve.exponent:.2f}", flush=True)
-    if given.output:
-        record = {each.name: [each.numbers, each.seconds] for each in found}
-        given.output.write_text(json.dumps(record, indent=1) + "\n")
-    if given.plot:
-        given.plot.write_text(plot(found))
+        if given.output:
+            record = {each.name: [each.numbers, each.seconds] for each in found}
+            given.output.write_text(json.dumps(record, indent=1) + "\n")
+        if given.plot:
+            given.plot.write_text(plot(found))
 
 
 if __name__ == "__main__":

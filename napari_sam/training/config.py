@@ -67,6 +67,10 @@ class TrainConfig:
         Share of windows that are synthetic scenes.
     group_weights : mapping of str to float
         How often each group is drawn; default is the root of its number of images.
+    focal_weight : float, default 20
+        Parts of focal loss to one part of dice loss. Focal loss alone draws what is
+        uncertain too small for a good IoU; some last steps at 0 of the parts that set
+        the size (``only``) mend that.
     proposal_weight : float, default 1.0
         Of the proposal head's loss.
     seed : int
@@ -106,6 +110,7 @@ class TrainConfig:
     diameters: tuple[float, float] = (14.0, 160.0)
     scene_share: float = 0.15
     group_weights: Mapping[str, float] = field(default_factory=dict)
+    focal_weight: float = 20.0  # appendix A of the paper
     proposal_weight: float = 1.0
     seed: int = 0
     precision: str = "bfloat16"

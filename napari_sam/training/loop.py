@@ -180,7 +180,9 @@ def _losses(
         if len(batch.masks) and step >= config.dense_steps:
             details = model.details(embedding, batch.origin, features)
             rounds = PromptRounds(model, embedding, batch, generator, details)
-            parts = rounds.losses(draw_rounds(config.rounds, generator), warm)
+            parts = rounds.losses(
+                draw_rounds(config.rounds, generator), warm, config.focal_weight
+            )
             loss = loss + torch.stack([part.total for part in parts]).mean()
             for name in ("dice", "iou", "iou_error"):
                 curves[name] = getattr(parts[0], name)

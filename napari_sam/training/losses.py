@@ -96,7 +96,12 @@ class MaskLoss:
 
 
 def mask_loss(
-    logits: Tensor, predicted_iou: Tensor, target: Tensor, *, warm: float = 0.0
+    logits: Tensor,
+    predicted_iou: Tensor,
+    target: Tensor,
+    *,
+    warm: float = 0.0,
+    focal: float = FOCAL_WEIGHT,
 ) -> MaskLoss:
     """Return the loss of the best of K masks and of all predicted IoUs.
 
@@ -108,10 +113,12 @@ def mask_loss(
         0 to 1.
     warm : float, default 0.0
         Share of the starting loss (cross entropy and dice), 0 to 1.
+    focal : float, default `FOCAL_WEIGHT`
+        Parts of focal loss to one part of dice loss.
     """
     truth = target[:, None].expand_as(logits)
     dice = dice_loss(logits, truth)
-    each = DICE_WEIGHT * dice + FOCAL_WEIGHT * (1 - warm) * focal_loss(logits, truth)
+    each = DICE_WEIGHT * dice + focal * (1 - warm) * focal_loss(logits, truth)
     if warm > 0:
         each = each + warm * cross_entropy_loss(logits, truth)
     best = each.argmin(dim=1, keepdim=True)

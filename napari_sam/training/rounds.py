@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from napari_sam.model.affinity import Details, Seeds
-from napari_sam.training.losses import MaskLoss, mask_loss
+from napari_sam.training.losses import FOCAL_WEIGHT, MaskLoss, mask_loss
 from napari_sam.training.simulate import (
     boxes_of,
     error_points,
@@ -93,8 +93,13 @@ class PromptRounds:
         )
         self.feedback: Tensor | None = None
 
-    def losses(self, n_rounds: int, warm: float) -> list[MaskLoss]:
-        """Ask ``n_rounds`` times; returns one loss, or two, for each round."""
+    def losses(
+        self, n_rounds: int, warm: float, focal: float = FOCAL_WEIGHT
+    ) -> list[MaskLoss]:
+        """Ask ``n_rounds`` times; returns one loss, or two, for each round.
+
+        ``warm`` and ``focal`` as in `mask_loss`.
+        """
         without_new_point = (
             (n_rounds // 2, n_rounds - 1) if n_rounds >= MANY_ROUNDS else ()
         )
@@ -103,7 +108,10 @@ class PromptRounds:
             logits, predicted_iou = self._ask(is_first=index == 0)
             fine = F.interpolate(logits, self.target.shape[-2:], mode="bilinear")
             n_multi = self.n_points if index == 0 else 0
-            parts += self._round_losses(fine, predicted_iou, n_multi, warm)
+            parts += [
+                mask_loss(*each, warm=warm, focal=focal)
+                for each in self._asked(fine, predicted_iou, n_multi)
+            ]
             if index + 1 < n_rounds:
                 answer = self._remember(logits, fine, predicted_iou, n_multi)
                 if index + 1 not in without_new_point:
@@ -158,9 +166,10 @@ class PromptRounds:
         # Behind a box the first point was not given.
         return torch.cat([by_point, encode(points[n:, 1:], labels[n:, 1:], boxes)])
 
-    def _round_losses(
-        self, fine: Tensor, predicted_iou: Tensor, n_multi: int, warm: float
-    ) -> list[MaskLoss]:
+    def _asked(
+        self, fine: Tensor, predicted_iou: Tensor, n_multi: int
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return masks, predicted IoUs and truth of what one loss each judges."""
         target = self.target.to(self.device)
         # The single mask answers every prompt: who wants one gets a good one.
         groups = (
@@ -168,9 +177,7 @@ class PromptRounds:
             (slice(0, None), slice(0, 1)),
         )
         return [
-            mask_loss(
-                fine[who, answers], predicted_iou[who, answers], target[who], warm=warm
-            )
+            (fine[who, answers], predicted_iou[who, answers], target[who])
             for who, answers in groups
             if len(target[who])
         ]

@@ -107,6 +107,9 @@ def test_the_ratio_of_focal_and_dice_is_twenty_to_one(pair):
     error = mask_iou(logits[:, :1], target[:, :1]).square().mean()
     expected = ((20 * focal + dice).mean() + error).item()
     assert total.item() == pytest.approx(expected, rel=1e-5)
+    total = mask_loss(logits[:, :1], torch.zeros(2, 1), target[:, 0], focal=3).total
+    expected = ((3 * focal + dice).mean() + error).item()
+    assert total.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_perfect_maps_cost_nothing_and_partial_labels_do_not_count():

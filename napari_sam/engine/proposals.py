@@ -164,7 +164,9 @@ def proposal_candidates(
         for batch in (asked[i : i + n] for i in range(0, len(asked), n)):
             part = prepared.windows(corners[batch].tolist(), side)
             logits, ious = _decode(model, part, crop, points[batch])
-            answers = _Answers.best(logits, ious, corners[batch], peaks, mode)
+            answers = _Answers.best(
+                logits, ious, corners[batch], peaks, maps.shape[1:], mode
+            )
             is_cut = answers.reach_edge(maps.shape[1:])
             for i, k in enumerate(batch):
                 if is_cut[i]:
@@ -245,12 +247,13 @@ class _Answers:
     origins : (N, 2) int64 array
         First row and column of each part, map cells.
     logits : (N, h, w) float32 array
-    predicted_iou, penalties : (N,) array
+    predicted_iou, stability, penalties : (N,) array
     """
 
     origins: NDArray[np.int64]
     logits: NDArray[np.float32]
     predicted_iou: NDArray[np.float32]
+    stability: NDArray[np.float32]
     penalties: NDArray[np.float64]
 
     @classmethod
@@ -260,6 +263,7 @@ class _Answers:
         ious: NDArray[np.float32],
         corners: NDArray[np.int64],
         peaks: NDArray[np.int64],
+        shape: tuple[int, ...],
         mode: ProposalMode,
     ) -> Self:
         """Choose among the three masks of each prompt, with an eye on other peaks."""
@@ -276,7 +280,15 @@ class _Answers:
         best = (ious - penalties).argmax(axis=1)
         rows = np.arange(len(best))
         chosen = logits[torch.from_numpy(rows), torch.from_numpy(best)].cpu().numpy()
-        return cls(origins, chosen, ious[rows, best], penalties[rows, best])
+        seen = chosen
+        beyond = np.flatnonzero((origins + chosen.shape[1:] > shape).any(axis=1))
+        if len(beyond):  # padding of the frame is no part of a mask
+            seen = chosen.copy()
+            for i in beyond.tolist():
+                y1, x1 = shape - origins[i]
+                seen[i, y1:] = seen[i, :, x1:] = -np.inf
+        stability = stability_scores(torch.from_numpy(seen)).numpy()
+        return cls(origins, chosen, ious[rows, best], stability, penalties[rows, best])
 
     def reach_edge(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """Whether each mask touches an edge of its part inside the map, (N,)."""
@@ -293,19 +305,18 @@ class _Answers:
         self, i: int, point: NDArray[np.float64], frame: _Frame, mode: ProposalMode
     ) -> Candidate | None:
         """Return one answer in plane pixels, unless it is too poor."""
+        predicted_iou, stability = (
+            float(self.predicted_iou[i]),
+            float(self.stability[i]),
+        )
+        if predicted_iou < mode.min_predicted_iou or stability < mode.min_stability:
+            return None
         y0, x0 = self.origins[i].tolist()
         foreground = frame.foreground[y0:, x0:][: self.logits.shape[1]]
         foreground = foreground[:, : self.logits.shape[2]]
         logits = self.logits[i, : foreground.shape[0], : foreground.shape[1]]
         inside = logits > 0
-        stability = float(stability_scores(torch.from_numpy(logits)))
-        predicted_iou = float(self.predicted_iou[i])
-        if (
-            predicted_iou < mode.min_predicted_iou
-            or stability < mode.min_stability
-            or not inside.any()
-            or foreground[inside].mean() < mode.min_foreground
-        ):
+        if not inside.any() or foreground[inside].mean() < mode.min_foreground:
             return None
         box, mask = frame.plane_mask(self.logits[i], inside, (y0, x0))
         y, x = point.tolist()

@@ -340,7 +340,7 @@ class MadeUp(Sam):
         """Prepare nothing."""
         return Prepared(embedding, (64, 64))
 
-    def propose(self, _embedding: Any) -> torch.Tensor:
+    def propose(self, _embedding: Any, *_others: Any) -> torch.Tensor:
         """Return the maps of the discs."""
         inside = self.far < 20
         centre = torch.where(inside, self.far / 20, 1.0)

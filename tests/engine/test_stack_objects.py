@@ -11,6 +11,7 @@ from napari_sam.cache import EmbeddingCache
 from napari_sam.engine import objects
 from napari_sam.engine.draft import Shape
 from napari_sam.engine.planes import Planes
+from napari_sam.engine.propagate import Propagation, Stop
 from napari_sam.engine.records import (
     ObjectRecord,
     SliceMark,
@@ -19,7 +20,7 @@ from napari_sam.engine.records import (
 )
 from napari_sam.engine.request import PlaneView, StackView
 from napari_sam.engine.session import Session
-from napari_sam.engine.stack_edit import StackEdit, follow
+from napari_sam.engine.stack_edit import Found, StackEdit, follow
 from napari_sam.engine.stack_objects import StackObjects, next_doubtful
 from napari_sam.errors import InputError
 from napari_sam.images import Intensity
@@ -271,6 +272,26 @@ def test_what_somebody_does_meanwhile_stays(desk: Desk) -> None:
     desk.session.undo()
     np.testing.assert_array_equal(desk.labels[4, 4:12, 4], 9)
     assert (desk.labels[0] == 2).any()
+
+
+def test_slices_beyond_an_end_that_is_known_later_go(desk: Desk) -> None:
+    desk.click(4, 8, 8)
+    stack = desk.stack
+    followed = desk.objects.current(stack, desk.within)
+    edit = StackEdit(desk.objects, stack, followed, desk.within, "oracle", {})
+    for step in follow(desk.planes, stack, followed, desk.within):
+        what = step.value.what
+        if isinstance(what, Propagation):
+            assert desk.labels[6:8].any((1, 2)).all()
+            kept = {i: each for i, each in what.slices.items() if i < 6}
+            what = Propagation(kept, [Stop(6, 1, "another object follows")])
+        edit.take(Found(1, what))
+    edit.finish()
+    assert set(np.flatnonzero(desk.labels.any((1, 2)))) == {1, 2, 3, 4, 5}
+    assert desk.states()[6] == "stopped"
+    assert 7 not in desk.states()
+    desk.session.undo()
+    assert not desk.labels.any()
 
 
 def test_deleting_in_one_slice_and_in_all(desk: Desk) -> None:

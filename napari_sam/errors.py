@@ -33,6 +33,12 @@ class FormatError(NapariSamError, ValueError):
 class FileError(NapariSamError, OSError):
     """A file or folder cannot be read or written."""
 
+    def __str__(self) -> str:
+        """Name the file first, and leave out the number of the error."""
+        if self.filename is None:
+            return super().__str__()
+        return f"{self.filename}: {self.strerror}"
+
 
 class MissingFileError(FileError, FileNotFoundError):
     """A file or folder is not there."""

@@ -183,6 +183,8 @@ def _images(path: Path) -> Images:
             )
         with path.open("rb") as file:
             start = file.read(6)
+    if not start:
+        raise FormatError(f"{path} is empty, 0 bytes; get a fresh copy")
     if start[:4] in _TIFF_STARTS:
         return tiff_images(path)
     if start == b"\x93NUMPY":

@@ -11,6 +11,7 @@ import logging
 import pickle
 import re
 import shutil
+import struct
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -35,6 +36,21 @@ logger = logging.getLogger(__name__)
 SUFFIX = ".safetensors"
 CONFIG_KEY = "config"  # of the metadata of our safetensors: SamConfig as JSON
 _DECODER = "_decoder"
+
+# What torch's unpickler raises for bytes that are no pickle.
+_NO_PICKLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 # Parameters and buffers that no computation uses: some checkpoints have them, some
 # not. The classifier of TinyViT, its table of positions, SAM's normalisation.
@@ -240,8 +256,10 @@ def _read_pickle(path: Path) -> object:
             f"that could run code ({_reason(error)}); ask for a file with nothing but "
             "the state dict (for micro-sam: export_custom_sam_model)"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise WeightsError(f"the file is damaged ({_reason(error)})") from error
+    except _NO_PICKLE as error:
+        raise WeightsError(
+            f"the file is damaged, or of another format ({_reason(error)})"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -251,7 +251,9 @@ def test_malicious_pickle_is_refused(model: Sam, folder: Path, form: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"<html>log in</html>", None])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>log in</html>", b"hello, I am text", b"}K\x00.", None]
+)
 def test_damaged_files(
     model: Sam, folder: Path, name: str, content: bytes | None
 ) -> None:

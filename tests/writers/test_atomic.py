@@ -51,7 +51,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 def test_an_existing_file_is_kept_unless_told(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(FileError, match=r"exists already; .*a\.txt") as caught:
+    with pytest.raises(FileError, match=r"a\.txt: exists already; ") as caught:
         atomic(path, overwrite=False).__enter__()
     assert caught.value.errno == errno.EEXIST
     with atomic(path, overwrite=True) as part:
@@ -60,7 +60,7 @@ def test_an_existing_file_is_kept_unless_told(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match=r"no such folder.*results"):
+    with pytest.raises(MissingFileError, match=r"results: no such folder"):
         atomic(tmp_path / "results" / "a.txt", overwrite=False).__enter__()
 
 
@@ -75,7 +75,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(FileError, match=r"cannot write, .*a\.bin") as caught:
+        with pytest.raises(FileError, match=r"a\.bin: cannot write, ") as caught:
             write()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -90,7 +90,7 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
         with atomic(tmp_path / "a.txt", overwrite=True) as part:
             part.write_text("new")
 
-    with pytest.raises(FileError, match=r"cannot write, .*a\.txt"):
+    with pytest.raises(FileError, match=r"a\.txt: cannot write, "):
         write()
     assert names(tmp_path) == ["a.txt"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +12,11 @@ import typer
 from napari_sam.cli.embed import Store, open_store
 from napari_sam.cli.options import Json
 from napari_sam.cli.records import print_record, print_table
-from napari_sam.errors import InputError
+from napari_sam.errors import InputError, MissingFileError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_sam.cache import EmbeddingCache, EntryInfo
 
 cache = typer.Typer(
@@ -30,7 +33,7 @@ _DAY_S = 86400.0
 @cache.command("info")
 def info(folder: Store = None, as_json: Json = False) -> None:
     """List what is kept, what was not used for longest first."""
-    store = open_store(folder)
+    store = _existing(folder)
     entries = store.entries()
     if as_json:
         for entry in entries:
@@ -66,7 +69,8 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Read all that is kept; exit status 1 if something is damaged."""
-    damaged = open_store(folder).verify(repair=repair)
+    store = _existing(folder)
+    damaged = store.verify(repair=repair)
     for name, crops in damaged.items():
         if as_json:
             print_record({"name": name, "damaged": crops, "forgotten": repair})
@@ -77,6 +81,8 @@ def verify(
         advice = "embed the images again" if repair else "forget them with --repair"
         typer.echo(f"{sum(map(len, damaged.values()))} crops: {advice}", err=True)
         sys.exit(1)
+    if not as_json:
+        typer.echo(f"{len(store.entries())} planes, nothing damaged, in {store.path}")
 
 
 @cache.command("clean")
@@ -93,7 +99,7 @@ def clean(
     ] = None,
 ) -> None:
     """Remove leftovers of killed processes, and what you name."""
-    store = open_store(folder)
+    store = _existing(folder)
     n_leftovers = store.clean()
     if names:
         for name in names:
@@ -113,7 +119,7 @@ def clean(
 @cache.command("pack")
 def pack(names: Names = None, folder: Store = None) -> None:
     """Put the crops of complete planes into few large files."""
-    store = open_store(folder)
+    store = _existing(folder)
     entries = {entry.name: entry for entry in store.entries()}
     for name in names or entries:
         if name not in entries:
@@ -126,6 +132,15 @@ def pack(names: Names = None, folder: Store = None) -> None:
             )
             continue
         _pack(store, name)
+
+
+def _existing(folder: Path | None) -> EmbeddingCache:
+    """Open a store; a folder that was named has to be there, and is not made."""
+    if folder is not None and not folder.exists():
+        raise MissingFileError(
+            errno.ENOENT, "no such folder; check its name", str(folder)
+        )
+    return open_store(folder)
 
 
 def _pack(store: EmbeddingCache, name: str) -> None:

@@ -16,6 +16,7 @@ from napari_sam.errors import NapariSamError
 if TYPE_CHECKING:
     from napari_sam.cache import EmbeddingCache
     from napari_sam.engine.files import ImageOptions
+    from napari_sam.engine.inputs import InputImage
     from napari_sam.model import Sam
 
 Store = Annotated[
@@ -31,7 +32,7 @@ Store = Annotated[
 
 @o.opens_images()
 def embed(
-    images: o.Images,
+    images: o.Inputs,
     cache: Store = None,
     all_crops: Annotated[
         bool,
@@ -47,28 +48,30 @@ def embed(
     opening: ImageOptions,
 ) -> None:
     """Encode all crops of images and keep them; what is kept is not encoded again."""
+    from napari_sam.engine.inputs import find_inputs
     from napari_sam.weights import load_model
 
+    found = find_inputs(images, opening.image)
     store = open_store(cache)
     sam = load_model(model, device=device, precision=precision)
     failures: list[tuple[str, str]] = []
-    for path in images:
+    for each in found:
         try:
-            facts = _embed_file(path, sam, store, opening, all_crops)
+            facts = _embed_file(each, sam, store, each.chosen(opening), all_crops)
         except NapariSamError as error:
-            if len(images) == 1:
+            if len(found) == 1:
                 raise
-            failures.append((str(path), str(error)))
-            facts = {"image": str(path), "error": str(error)}
+            failures.append((str(each.name), str(error)))
+            facts = {"image": str(each.name), "error": str(error)}
         if as_json:
             print_record(facts)
         elif "error" not in facts:
             typer.echo(
-                f"{path}: {facts['crops']} crops, {facts['skipped']} of them "
+                f"{each.name}: {facts['crops']} crops, {facts['skipped']} of them "
                 f"background, in {facts['seconds']:.1f} s -> {store.path}"
             )
     if failures:
-        typer.echo(f"{len(failures)} of {len(images)} images failed:", err=True)
+        typer.echo(f"{len(failures)} of {len(found)} images failed:", err=True)
         print_table(failures, err=True)
         sys.exit(1)
 
@@ -85,14 +88,18 @@ def open_store(folder: Path | None) -> EmbeddingCache:
 
 
 def _embed_file(
-    path: Path, sam: Sam, store: EmbeddingCache, opening: ImageOptions, all_crops: bool
+    image: InputImage,
+    sam: Sam,
+    store: EmbeddingCache,
+    opening: ImageOptions,
+    all_crops: bool,
 ) -> dict[str, Any]:
     from napari_sam.engine.embed import embed as embed_plane
     from napari_sam.engine.files import open_file
     from napari_sam.engine.jobs import run
 
     start = time.perf_counter()
-    opened = open_file(path, sam, opening)
+    opened = open_file(image.path, sam, opening)
     states: list[str] = []
     for plane in opened.planes:
         embedding = run(
@@ -108,7 +115,7 @@ def _embed_file(
         )
         states += [embedding.state(crop) for crop in embedding.grid]
     return {
-        "image": str(path),
+        "image": str(image.name),
         "planes": len(opened.planes),
         "crops": len(states),
         "skipped": states.count("skipped"),

@@ -25,12 +25,15 @@ def list_weights(as_json: Json = False) -> None:
         for spec in list_models():
             print_record(_facts(spec))
         return
-    rows = [("name", "network", "MB", "licence", "trained for")]
+    rows = [("name", "network", "MB", "proposals", "licence", "trained for")]
     for spec in list_models():
         size = "?" if spec.size_bytes is None else f"{spec.size_bytes / 1e6:.0f}"
         licence = spec.licence + (" (not commercial)" if spec.non_commercial else "")
         bundled = "here" if spec.is_bundled else size
-        rows.append((spec.name, spec.family, bundled, licence, spec.trained_for))
+        proposals = "yes" if spec.has_proposals else "no"
+        rows.append(
+            (spec.name, spec.family, bundled, proposals, licence, spec.trained_for)
+        )
     print_table(rows)
 
 

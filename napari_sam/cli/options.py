@@ -14,7 +14,12 @@ from napari_sam.errors import InputError
 
 _IMAGE, _MODEL, _OUTPUT = "Image", "Model", "Output"
 
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE...", help="Image files, folders, patterns, OME-Zarr, plates."
+    ),
+]
 ImageFile = Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")]
 
 Output = Annotated[
@@ -93,6 +98,15 @@ Invert = Annotated[
     bool,
     typer.Option("--invert", help="Exchange dark and bright.", rich_help_panel=_IMAGE),
 ]
+Limits = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="Pixel values that become black and white. Default: found once for the "
+        "whole image.",
+        rich_help_panel=_IMAGE,
+    ),
+]
 Plane = Annotated[
     str | None,
     typer.Option(
@@ -118,6 +132,15 @@ Diameter = Annotated[
     ),
 ]
 
+DiameterUm = Annotated[
+    float | None,
+    typer.Option(
+        metavar="UM",
+        help="The same in micrometres.",
+        rich_help_panel=_IMAGE,
+    ),
+]
+
 
 # Name, kind and default of each option that says how an image is opened.
 _OPENING: dict[str, tuple[Any, Any]] = {
@@ -126,9 +149,11 @@ _OPENING: dict[str, tuple[Any, Any]] = {
     "axes": (Axes, None),
     "channel": (Channels, None),
     "invert": (Invert, False),
+    "limits": (Limits, None),
     "plane": (Plane, None),
     "pixel_size": (PixelSize, None),
     "diameter": (Diameter, None),
+    "diameter_um": (DiameterUm, None),
 }
 
 
@@ -179,6 +204,8 @@ def opens_images(
                 plane=parse_plane(chosen.get("plane")),
                 pixel_size_um=chosen["pixel_size"],
                 diameter=chosen["diameter"],
+                diameter_um=chosen["diameter_um"],
+                limits=parse_limits(chosen["limits"]),
             )
             command(**given, opening=opening)
 
@@ -214,6 +241,28 @@ def parse_plane(text: str | None) -> tuple[int, int] | None:
     return (0, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
+def parse_limits(text: str | None) -> tuple[float, float] | None:
+    """Read ``LOW,HIGH``.
+
+    Raises
+    ------
+    InputError
+        If the text is something else.
+
+    Examples
+    --------
+    >>> parse_limits("100,4000"), parse_limits(None)
+    ((100.0, 4000.0), None)
+    """
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"limits {text!r}; write low,high: 100,4000") from error
+    return low, high
+
+
 def parse_channels(names: list[str] | None) -> tuple[int | str, ...]:
     """Tell numbers of channels from names.
 
@@ -223,3 +272,30 @@ def parse_channels(names: list[str] | None) -> tuple[int | str, ...]:
     (0, 'DAPI')
     """
     return tuple(int(name) if name.isdecimal() else name for name in names or ())
+
+
+def read_settings(texts: list[str]) -> dict[str, Any]:
+    """Read ``NAME=VALUE`` with values written as in YAML.
+
+    Raises
+    ------
+    InputError
+        If a text is something else.
+
+    Examples
+    --------
+    >>> read_settings(["steps=1000", "windows=[[256, 8]]"])
+    {'steps': 1000, 'windows': [[256, 8]]}
+    """
+    import yaml
+
+    settings = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"setting {text!r}; write NAME=VALUE: steps=1000")
+        try:
+            settings[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"setting {text!r} is no YAML: {error}") from error
+    return settings

@@ -26,12 +26,6 @@ Mode = Literal["proposals", "grid"]
 Format = Literal["tif", "zarr"]
 _WORK = "Work"
 
-Inputs = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="IMAGE...", help="Image files, folders, patterns, OME-Zarr, plates."
-    ),
-]
 Seams = Annotated[
     bool,
     typer.Option(
@@ -64,7 +58,7 @@ Scheduler = Annotated[
 
 @o.opens_images()
 def segment(
-    images: Inputs,
+    images: o.Inputs,
     output: o.Output = Path(),
     overlay: o.Overlay = False,
     measurements: o.Measurements = False,
@@ -77,15 +71,6 @@ def segment(
     precision: o.Precision = "auto",
     *,
     opening: ImageOptions,
-    limits: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LOW,HIGH",
-            help="Pixel values that become black and white. Default: found once for "
-            "the whole image.",
-            rich_help_panel="Image",
-        ),
-    ] = None,
     mode: Annotated[
         Mode | None,
         typer.Option(
@@ -102,6 +87,16 @@ def segment(
             rich_help_panel="Model",
         ),
     ] = False,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A threshold of the search, such as min_area=50, "
+            "proposals.min_stability=0.4 or grid.points_per_side=16. Repeat.",
+            rich_help_panel="Model",
+        ),
+    ] = None,
     plan: Annotated[
         bool,
         typer.Option(
@@ -143,16 +138,12 @@ def segment(
     from napari_sam.engine.automatic import AutomaticConfig
     from napari_sam.engine.batch import segment_file
     from napari_sam.engine.files import plan_outputs
-    from napari_sam.engine.inputs import InputImage, find_inputs
+    from napari_sam.engine.inputs import find_inputs
+    from napari_sam.engine.recipe import change_config
     from napari_sam.engine.volume import LinkOptions, segment_stack
     from napari_sam.weights import load_model
 
-    # A file whose images are told apart by hand is not looked into for more.
-    found = (
-        find_inputs(images)
-        if opening.image is None
-        else [InputImage(Path(each)) for each in images]
-    )
+    found = find_inputs(images, opening.image)
     outputs = plan_outputs(
         [each.name for each in found],
         output,
@@ -162,11 +153,16 @@ def segment(
         seams,
         ".zarr" if label_format == "zarr" else ".tif",
     )
-    opening = replace(opening, limits=_parse_limits(limits))
-    config = AutomaticConfig(mode=mode, skip_background=not every_crop)
+    config = change_config(
+        AutomaticConfig(mode=mode, skip_background=not every_crop),
+        o.read_settings(setting or []),
+    )
     work = list(zip(found, outputs, strict=True))
     if only_failed:
         work = [(each, to) for each, to in work if _has_failed(to)]
+    if not work:
+        typer.echo("nothing to do: no crop of these images has failed", err=True)
+        return
     sam = load_model(model, device=device, precision=precision)
     if plan:
         _print_plan(work, sam, opening, config, as_json=as_json)
@@ -179,9 +175,7 @@ def segment(
             [
                 (
                     each.name,
-                    three_planes_file(
-                        each.path, to, sam, _of_image(opening, each), config
-                    ),
+                    three_planes_file(each.path, to, sam, each.chosen(opening), config),
                 )
                 for each, to in work
             ],
@@ -196,7 +190,7 @@ def segment(
         jobs = [
             (
                 each.name,
-                start(each.path, to, sam, _of_image(opening, each), config, **how),
+                start(each.path, to, sam, each.chosen(opening), config, **how),
             )
             for each, to in work
         ]
@@ -262,10 +256,6 @@ def _only_labels(outputs: list[Outputs], *others: object) -> None:
         )
 
 
-def _of_image(options: ImageOptions, image: InputImage) -> ImageOptions:
-    return options if image.image is None else replace(options, image=image.image)
-
-
 def _has_failed(outputs: Outputs) -> bool:
     from napari_sam.engine.manifest import Manifest
 
@@ -288,16 +278,6 @@ def _cluster(
     return open_cluster(scheduler, workers, device)
 
 
-def _parse_limits(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"limits {text!r}; write low,high: 100,4000") from error
-    return low, high
-
-
 def _print_plan(
     work: list[tuple[InputImage, Outputs]],
     sam: Sam,
@@ -308,15 +288,12 @@ def _print_plan(
 ) -> None:
     from napari_sam.engine.plan import plan_image, time_crop
 
-    if not work:
-        typer.echo("nothing to do")
-        return
     planned = [
-        plan_image(each.path, to, sam, _of_image(options, each), config)
+        plan_image(each.path, to, sam, each.chosen(options), config)
         for each, to in work
     ]
     first = work[0][0]
-    seconds = time_crop(first.path, sam, _of_image(options, first), config)
+    seconds = time_crop(first.path, sam, first.chosen(options), config)
     rows = [("image", "planes", "px", "crops", "left", "to read", "labels", "time")]
     for image in planned:
         n_frames, n_slices, height, width = image.shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -174,7 +174,7 @@ def link_options(
 def _by_slice(points: list[str], boxes: list[str]) -> dict[int, Prompts]:
     from napari_sam.prompts import Prompts, parse_box, parse_point
 
-    found: dict[int, tuple[list[tuple[float, float]], list[bool], list[float]]] = {}
+    found: dict[int, tuple[list[tuple[float, float]], list[bool], list[Any]]] = {}
     for text in points:
         i, rest = _split(text)
         y, x, positive = parse_point(rest)
@@ -183,7 +183,7 @@ def _by_slice(points: list[str], boxes: list[str]) -> dict[int, Prompts]:
         signs.append(positive)
     for text in boxes:
         i, rest = _split(text)
-        found.setdefault(i, ([], [], []))[2].extend(parse_box(rest))
+        found.setdefault(i, ([], [], []))[2].append(parse_box(rest))
     if not found:
         raise InputError("no prompts; give --point I,Y,X or --box I,Y0,X0,Y1,X1")
     return {i: Prompts(p, signs, box or None) for i, (p, signs, box) in found.items()}

@@ -122,10 +122,11 @@ def open_cluster(
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout="20s")
-        except OSError as error:
+        # an address without a port is a ValueError
+        except (OSError, ValueError) as error:
             raise InputError(
                 f"no scheduler of dask answers at {scheduler} ({error}); start one "
-                "with: dask scheduler"
+                "with: dask scheduler, and give its address: tcp://host:8786"
             ) from error
         with client:
             yield Cluster(client, device)

@@ -7,6 +7,7 @@ names is found at the start and not after hours.
 from __future__ import annotations
 
 import errno
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _ENDINGS = re.compile(r"(\.ome)?\.[A-Za-z0-9]+$")
 _LABEL_ENDINGS = (".tif", ".tiff", ".zarr")
+_OTHER_ENDINGS = (".csv", ".jpeg", ".jpg", ".json", ".npy", ".npz", ".png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class ImageOptions:
     diameter : float, optional
         Typical diameter of the objects, in pixels: the plane is scaled so that they
         have a good size for the network. Default: the rule of `CropGrid`.
+    diameter_um : float, optional
+        The same in micrometres.
     limits : tuple of float, optional
         Pixel values that become black and white. Default: from `find_intensity`.
     """
@@ -62,6 +66,7 @@ class ImageOptions:
     plane: tuple[int, int] | None = None
     pixel_size_um: float | None = None
     diameter: float | None = None
+    diameter_um: float | None = None
     limits: tuple[float, float] | None = None
 
 
@@ -174,7 +179,8 @@ def plan_outputs(  # noqa: PLR0913 - one switch for each file
     Raises
     ------
     InputError
-        If two images would be written to one file, or several to a file name.
+        If two images would be written to one file, or several to a file name, or if
+        the name is that of a file of another kind.
 
     Examples
     --------
@@ -189,6 +195,11 @@ def plan_outputs(  # noqa: PLR0913 - one switch for each file
             )
         stems = [output.with_name(_ENDINGS.sub("", output.name))]
         labels = [output]
+    elif output.suffix.lower() in _OTHER_ENDINGS and not output.is_dir():
+        raise InputError(
+            f"labels in {output.name}; give a folder, or a name that ends in .tif or "
+            ".zarr"
+        )
     else:
         stems = [output / _ENDINGS.sub("", image.name) for image in images]
         labels = [stem.with_name(f"{stem.name}.labels{ending}") for stem in stems]
@@ -225,10 +236,11 @@ def open_file(path: Path, model: Sam, options: ImageOptions) -> OpenedFile:
     """Open an image file, and find its contrast limits and how it is cut."""
     source = open_source(path, options)
     grid = None
-    if options.diameter is not None:
+    diameter = _diameter_px(source, options)
+    if diameter is not None:
         size = model.config.image_size
         grid = CropGrid.for_diameter(
-            source.plane_shape, options.diameter, size=size, halo=size // 8
+            source.plane_shape, diameter, size=size, halo=size // 8
         )
     intensity = find_intensity(
         source,
@@ -237,6 +249,22 @@ def open_file(path: Path, model: Sam, options: ImageOptions) -> OpenedFile:
         invert=options.invert,
     )
     return OpenedFile(source, options, intensity, grid)
+
+
+def _diameter_px(source: ImageSource, options: ImageOptions) -> float | None:
+    if options.diameter_um is None:
+        return options.diameter
+    if options.diameter is not None:
+        raise InputError(
+            f"diameters of {options.diameter} px and of {options.diameter_um} um; give "
+            "one of the two"
+        )
+    if source.pixel_size_um is None:
+        raise InputError(
+            f"{source.name} does not say how large a pixel is; give the pixel size in "
+            "micrometres, or the diameter in pixels"
+        )
+    return options.diameter_um / math.prod(source.pixel_size_um) ** 0.5
 
 
 def check_free(outputs: Outputs) -> None:

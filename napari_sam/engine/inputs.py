@@ -7,7 +7,7 @@ for all its fields.
 from __future__ import annotations
 
 import glob
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from napari_sam.readers import list_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from napari_sam.engine.files import ImageOptions
 
 _ENDINGS = (
     ".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp", ".zarr",
@@ -47,8 +49,14 @@ class InputImage:
         part = self.image.replace("/", "_")
         return self.path.with_name(f"{stem}_{part}.zarr")
 
+    def chosen(self, options: ImageOptions) -> ImageOptions:
+        """Return options that open this image of the file."""
+        return options if self.image is None else replace(options, image=self.image)
 
-def find_inputs(given: Sequence[str | Path]) -> list[InputImage]:
+
+def find_inputs(
+    given: Sequence[str | Path], image: str | None = None
+) -> list[InputImage]:
     """List the images that paths, folders and patterns stand for.
 
     Parameters
@@ -57,6 +65,8 @@ def find_inputs(given: Sequence[str | Path]) -> list[InputImage]:
         Files; folders, of which every image at the top is taken; patterns such as
         ``day*/*.tif``; OME-Zarr, of which every image is taken, so that a plate is
         all its fields.
+    image : str, optional
+        Which image of each file was chosen by hand, so that files are not looked into.
 
     Returns
     -------
@@ -70,7 +80,9 @@ def find_inputs(given: Sequence[str | Path]) -> list[InputImage]:
     InputError
         If a folder or a pattern holds no image.
     """
-    return [image for each in given for image in _images(Path(each).expanduser())]
+    if image is not None:
+        return [InputImage(Path(each).expanduser()) for each in given]
+    return [found for each in given for found in _images(Path(each).expanduser())]
 
 
 def _images(path: Path) -> Iterator[InputImage]:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_sam.engine.files import ImageOptions, open_file
+from napari_sam.engine.files import ImageOptions, Outputs, check_free, open_file
 from napari_sam.engine.jobs import Job, job
 from napari_sam.engine.propagate import propagate
 from napari_sam.images import ImageSource
 from napari_sam.writers import save_labels
-from napari_sam.writers.atomic import atomic, make_folder
+from napari_sam.writers.atomic import atomic, checked_path, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -134,6 +134,10 @@ def propagate_file(  # noqa: PLR0913 - an image, a model, prompts, and how
     """
     start = time.perf_counter()
     options = options or FollowOptions()
+    output = checked_path(output, (".tif", ".tiff"), "labels")
+    stem = output.name.removesuffix(output.suffix).removesuffix(".labels")
+    table = output.with_name(f"{stem}.slices.csv")
+    check_free(Outputs(output, measurements=table, overwrite=options.overwrite))
     opened = open_file(path, model, opening or ImageOptions())
     found = yield from propagate(
         opened.source,
@@ -159,8 +163,6 @@ def propagate_file(  # noqa: PLR0913 - an image, a model, prompts, and how
         name=output.name,
     )
     save_labels(labels, output, overwrite=options.overwrite)
-    stem = output.name.removesuffix(output.suffix).removesuffix(".labels")
-    table = output.with_name(f"{stem}.slices.csv")
     _save_slices(found, table, overwrite=options.overwrite)
     return FollowReport(found, time.perf_counter() - start, output, table)
 

@@ -24,12 +24,14 @@ from napari_sam.engine.embed import default_grid
 from napari_sam.engine.files import ImageOptions, OpenedFile, open_source
 from napari_sam.engine.fingerprint import fingerprint_plane
 from napari_sam.engine.grid_masks import GridMode
-from napari_sam.errors import FormatError, MissingFileError
+from napari_sam.errors import FormatError, InputError, MissingFileError
 from napari_sam.images import Intensity  # noqa: TC001 - pydantic reads it
 from napari_sam.tiling import CropGrid
 from napari_sam.writers.atomic import atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_sam.model import Sam
 
 
@@ -143,12 +145,8 @@ class Recipe:
         try:
             return TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-                for fault in error.errors()
-            )
             raise FormatError(
-                f"{name} is no recipe of this program: {faults}"
+                f"{name} is no recipe of this program: {_faults(error)}"
             ) from error
 
     @classmethod
@@ -233,6 +231,48 @@ class Recipe:
             for name, now in _versions().items()
             if self.versions.get(name) != now
         ]
+
+
+def change_config(
+    config: AutomaticConfig, changes: Mapping[str, Any]
+) -> AutomaticConfig:
+    """Change settings of the automatic search that are given by name.
+
+    Parameters
+    ----------
+    config : AutomaticConfig
+        What to change.
+    changes : mapping of str to value
+        Names of `AutomaticConfig`, and those of its two modes as in
+        ``grid.points_per_side``.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or a value is impossible.
+    """
+    values = asdict(config)
+    for name, value in changes.items():
+        mode, _, setting = name.rpartition(".")
+        place = values.get(mode) if mode else values
+        known = place if isinstance(place, dict) else {}
+        if isinstance(known.get(setting, {}), dict):
+            names = [key for key, old in values.items() if not isinstance(old, dict)]
+            for part in ("proposals", "grid"):
+                names += [f"{part}.{key}" for key in values[part]]
+            raise InputError(f"unknown setting {name!r}; known are {names}")
+        known[setting] = value
+    try:
+        return TypeAdapter(AutomaticConfig).validate_python(values)
+    except ValidationError as error:
+        raise InputError(f"settings of the search: {_faults(error)}") from error
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        for fault in error.errors()
+    )
 
 
 def place_of_weights(name: str) -> str:

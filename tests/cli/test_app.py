@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Ended
 
-COMMANDS = ["segment", "predict", "train", "evaluate", "demo", "models"]
+COMMANDS = [
+    "segment", "run", "embed", "predict", "propagate", "link", "export", "train",
+    "evaluate", "demo", "models", "cache",
+]  # fmt: skip
 
 
 def in_new_python(code: str, **environment: str) -> str:

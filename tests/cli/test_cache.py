@@ -58,10 +58,39 @@ def test_embed_again_encodes_nothing_unless_all_crops_are_asked_for(
 def test_one_image_that_fails_does_not_stop_the_others(
     cli: Callable[..., Ended], slide: Path, weights: Path
 ) -> None:
-    ended = cli("embed", "none.tif", slide, "--model", weights, "--cache", "kept")
+    slide.with_name("bad.tif").write_text("no image")
+    arguments = ("--model", weights, "--cache", "kept")
+    ended = cli("embed", "bad.tif", slide, *arguments)
     assert ended.status == 1
     assert "1 of 2 images failed" in ended.err
     assert "slide.tif: 9 crops" in ended.out
+    # a pattern and a folder stand for the same images
+    for images in ("*.tif", "."):
+        again = cli("embed", images, *arguments)
+        assert again.status == 1
+        assert "slide.tif: 9 crops" in again.out
+    assert cli("embed", "none.tif", slide, *arguments).status == 2
+
+
+def test_limits_of_contrast_are_another_embedding(
+    cli: Callable[..., Ended], slide: Path, weights: Path, embedded: Path
+) -> None:
+    arguments = (slide, "--model", weights, "--cache", "kept", "--limits", "0,400")
+    assert cli("embed", *arguments).status == 0
+    entries = EmbeddingCache(embedded).entries()
+    limits = [entry.key["intensity"]["limits"] for entry in entries]
+    assert len(limits) == 2
+    assert [[0.0, 400.0]] in limits
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "clean", "pack"])
+def test_a_store_that_is_not_there_is_not_made(
+    cli: Callable[..., Ended], tmp_path: Path, command: str
+) -> None:
+    ended = cli("cache", command, "--cache", "nowhere")
+    assert ended.status == 2
+    assert "nowhere: no such folder" in ended.err
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_info(cli: Callable[..., Ended], embedded: Path) -> None:
@@ -79,7 +108,9 @@ def test_pack_verify_repair_clean(
     assert cli("cache", "pack", "--cache", embedded).out == f"{before.name}: packed\n"
     assert "packed already" in cli("cache", "pack", "--cache", embedded).out
     assert EmbeddingCache(embedded).entries()[0].is_packed
-    assert cli("cache", "verify", "--cache", embedded).status == 0
+    ended = cli("cache", "verify", "--cache", embedded)
+    assert ended.status == 0
+    assert "1 planes, nothing damaged" in ended.out
 
     (shard,) = embedded.glob("*/packed-1/embeddings/c.*")
     content = bytearray(shard.read_bytes())

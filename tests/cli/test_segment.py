@@ -68,6 +68,20 @@ def test_an_image_that_fails_does_not_stop_the_others(
     assert (tmp_path / "out" / "cells.labels.tif").exists()
 
 
+def test_thresholds_are_set_by_name_and_kept_in_the_recipe(
+    cli: Callable[..., Ended], image: Path, weights: Path, tmp_path: Path
+) -> None:
+    arguments = ("segment", image, "--model", weights, "-o", "out", "--mode", "grid")
+    ended = cli(*arguments, "--set", "grid.points_per_side=3", "--set", "min_area=9")
+    assert ended.status == 0, ended.err
+    recipe = Recipe.read(tmp_path / "out" / "cells.recipe.yaml")
+    assert recipe.config.min_area == 9
+    assert recipe.config.grid.points_per_side == 3
+    ended = cli(*arguments, "--set", "points=3")
+    assert ended.status == 2
+    assert "unknown setting 'points'" in ended.err
+
+
 def test_a_file_is_replaced_only_on_demand(
     cli: Callable[..., Ended], image: Path, weights: Path, tmp_path: Path
 ) -> None:
@@ -241,7 +255,9 @@ def test_crops_that_fail_end_with_status_1_and_can_be_tried_again(
     assert ends[0]["failed_crops"] == 0
     written = tifffile.imread(tmp_path / "out" / "slide.labels.tif")
     np.testing.assert_array_equal(written, expected)
-    assert cli(*command, "--only-failed").out == ""
+    ended = cli(*command, "--only-failed")
+    assert (ended.status, ended.out) == (0, "")
+    assert "nothing to do" in ended.err
 
 
 def test_a_fault_of_ours_does_not_stop_the_others(

@@ -81,7 +81,7 @@ def test_link_writes_tracks(cli: Callable[..., Ended], tmp_path: Path) -> None:
     linked = tifffile.imread(tmp_path / "m.linked.tif")
     np.testing.assert_array_equal(linked, link_frames(labels)[0])
     assert (tmp_path / "m_RES" / "res_track.txt").read_text() == "1 0 2 0\n"
-    assert len(list(csv.reader((tmp_path / "m.tracks.csv").open()))) == 4
+    assert len((tmp_path / "m.tracks.csv").read_text().splitlines()) == 4
 
 
 def test_segment_links_on_request(
@@ -102,6 +102,9 @@ def test_segment_links_on_request(
         ([], "no prompts"),
         (["--point", "0,20,25", "--within", "4"], "first,last"),
         (["--point", "7,20,25"], "prompts in slices [7]"),
+        (["--box", "0,1,1,9,9", "--box", "0,2,2,8,8"], "2 boxes for one object"),
+        (["--point", "0,20,25", "-o", "cell.zarr"], "ends in .tif"),
+        (["--point", "0,20,25", "-o", "cell.png"], "a name that ends in .tif"),
     ],
 )
 def test_wrong_input_is_explained(
@@ -114,6 +117,17 @@ def test_wrong_input_is_explained(
     ended = cli("propagate", stack, "--model", weights, *arguments)
     assert ended.status == 2
     assert message in ended.err
+
+
+def test_propagate_refuses_to_overwrite_before_it_works(
+    cli: Callable[..., Ended], stack: Path, weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "cell.slices.csv").write_text("by hand")
+    arguments = ("propagate", stack, "--model", weights, "--point", "0,20,25")
+    ended = cli(*arguments, "-o", "cell.tif")
+    assert ended.status == 1
+    assert "cell.slices.csv: exists already" in ended.err
+    assert not (tmp_path / "cell.tif").exists()
 
 
 def test_three_directions_are_fused(

@@ -48,6 +48,14 @@ def test_a_worker_may_be_killed(
     np.testing.assert_array_equal(tifffile.imread(to.labels), expected)
 
 
+def test_an_address_without_a_port_is_reported() -> None:
+    with (
+        pytest.raises(InputError, match=r"answers at nowhere .*tcp://host:8786"),
+        open_cluster("nowhere"),
+    ):
+        pass
+
+
 def test_a_scheduler_that_does_not_answer_is_reported(monkeypatch) -> None:
     def refuse(*_, **__):
         raise OSError("connection refused")

@@ -18,9 +18,11 @@ from napari_sam.engine import batch, fingerprint
 from napari_sam.engine.automatic import AutomaticConfig, segment
 from napari_sam.engine.batch import Outcome, segment_file, segment_recipe
 from napari_sam.engine.files import ImageOptions, Outputs, plan_outputs
+from napari_sam.engine.grid_masks import GridMode
 from napari_sam.engine.jobs import run
 from napari_sam.engine.manifest import Manifest
-from napari_sam.engine.recipe import Recipe
+from napari_sam.engine.proposals import ProposalMode
+from napari_sam.engine.recipe import Recipe, change_config
 from napari_sam.errors import FileError, FormatError, InputError
 from napari_sam.tiling import CropGrid
 from tests.engine.oracle import OracleSam, image_of
@@ -345,3 +347,28 @@ def test_an_outcome_of_a_crop_that_cannot_be_read_says_so(
     assert isinstance(outcome, Outcome)
     assert outcome.record.state == "failed"
     assert outcome.data == b""
+
+
+def test_settings_of_a_search_are_changed_by_name() -> None:
+    changes = {"min_area": 5, "grid.points_per_side": 8, "proposals.crowding": "1e-2"}
+    changed = change_config(AutomaticConfig(mode="grid"), changes)
+    assert (changed.mode, changed.min_area) == ("grid", 5)
+    assert changed.grid == GridMode(points_per_side=8)
+    assert changed.proposals == ProposalMode(crowding=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("points_per_side", 8, r"unknown setting .*grid.points_per_side"),
+        ("grid", 8, "unknown setting 'grid'"),
+        ("other.batch", 8, "unknown setting"),
+        ("grid.batch", "many", r"grid.batch: .*valid integer"),
+        ("proposals.foreground", 2, "give a value from 0 to 1"),
+    ],
+)
+def test_wrong_settings_of_a_search_are_named(
+    name: str, value: object, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        change_config(AutomaticConfig(), {name: value})

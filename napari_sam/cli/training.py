@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
 from napari_sam.cli import options as o
 from napari_sam.cli.records import print_record
-from napari_sam.errors import InputError
+
+Grouping = Literal["modality", "dataset", "dataset and modality"]
 
 
 def train(
@@ -46,25 +47,9 @@ def train(
         "output": output,
         "start_from": start_from,
         "device": device,
-        **_settings(setting or []),
+        **o.read_settings(setting or []),
     }
     typer.echo(run(train_job(read_config(config, **changes))))
-
-
-def _settings(texts: list[str]) -> dict[str, Any]:
-    """Read ``NAME=VALUE`` with values written as in the YAML file."""
-    import yaml
-
-    settings = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"setting {text!r}; write NAME=VALUE: steps=1000")
-        try:
-            settings[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"setting {text!r} is no YAML: {error}") from error
-    return settings
 
 
 def evaluate(
@@ -87,7 +72,7 @@ def evaluate(
         typer.Option("--output", "-o", help="Folder for tables of all scores."),
     ] = None,
     by: Annotated[
-        str, typer.Option(help="modality, dataset or 'dataset and modality'.")
+        Grouping, typer.Option(help="What makes a line of the table.")
     ] = "dataset and modality",
     device: o.Device = "auto",
     precision: o.Precision = "auto",
@@ -97,6 +82,7 @@ def evaluate(
     from napari_sam.engine.jobs import run
     from napari_sam.training.evaluate import EvaluateConfig
     from napari_sam.training.evaluate import evaluate as evaluate_job
+    from napari_sam.writers.atomic import make_folder
 
     config = EvaluateConfig(
         data=data,
@@ -108,6 +94,8 @@ def evaluate(
         device=device,
         precision=precision,
     )
+    if output is not None:
+        make_folder(output)  # a fault of it is not to be found at the end
     evaluation = run(evaluate_job(config))
     if output is not None:
         evaluation.save(output)

@@ -8,10 +8,11 @@ each dataset it names.
 from __future__ import annotations
 
 import csv
+import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_sam.errors import FormatError, InputError
+from napari_sam.errors import FormatError, InputError, MissingFileError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -70,11 +71,17 @@ def list_images(
 
     Raises
     ------
+    MissingFileError
+        If there is no such folder.
     FormatError
         If the folder is no collection, a file or a column is missing.
     InputError
         If no image is of this split and these datasets.
     """
+    if not folder.is_dir():
+        raise MissingFileError(
+            errno.ENOENT, "no such folder; check its name", str(folder)
+        )
     index = folder / "index.csv"
     if index.is_file():
         images = _from_index(index, split)

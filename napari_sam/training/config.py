@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping  # noqa: TC003 - read_config reads the types
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_type_hints
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
-from napari_sam.errors import InputError
+from napari_sam.errors import FormatError, InputError, file_errors
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+# Smallest values that make sense.
+_LOWEST = {
+    "steps": 1,
+    "warmup_steps": 0,
+    "decay_steps": 0,
+    "warm_steps": 0,
+    "dense_steps": 0,
+    "learning_rate": 0,
+    "matrix_rate": 0,
+    "matrix_iterations": 1,
+    "weight_decay": 0,
+    "accumulate": 1,
+    "objects_per_window": 1,
+    "proposal_weight": 0,
+    "seed": 0,
+    "workers": 0,
+    "checkpoint_every_s": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +138,7 @@ class TrainConfig:
     frame: int = 1024
 
     def __post_init__(self) -> None:
+        self._check_ranges()
         if any(side % 32 or side > self.frame for side, _ in self.windows):
             raise InputError(
                 f"windows {self.windows}: sides must be multiples of 32 px and at "
@@ -143,6 +162,21 @@ class TrainConfig:
                 f"precision {self.precision!r}; use 'bfloat16' or 'float32'"
             )
 
+    def _check_ranges(self) -> None:
+        for name, lowest in _LOWEST.items():
+            if getattr(self, name) < lowest:
+                raise InputError(
+                    f"{name} {getattr(self, name)}; give a number of at least {lowest}"
+                )
+        for name in ("scene_share", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} {getattr(self, name)}; give a share, 0 to 1")
+        if not 0 < self.diameters[0] < self.diameters[1]:
+            raise InputError(
+                f"diameters {self.diameters}; give two sizes in pixels, the smaller "
+                "one first"
+            )
+
 
 def read_config(path: Path | None = None, **changes: Any) -> TrainConfig:
     """Read a configuration from YAML.
@@ -158,25 +192,43 @@ def read_config(path: Path | None = None, **changes: Any) -> TrainConfig:
     ------
     InputError
         If a name is unknown, or a value is impossible.
+    FormatError
+        If the file is no YAML.
+    FileError
+        If it cannot be read.
     """
-    text = "" if path is None else path.read_text(encoding="utf-8")
-    values = yaml.safe_load(text) or {}
+    values: dict[str, Any] = {} if path is None else _read_yaml(path)
+    values.update({name: value for name, value in changes.items() if value is not None})
+    types = get_type_hints(TrainConfig)
+    if unknown := set(values) - set(types):
+        raise InputError(
+            f"unknown settings {sorted(map(str, unknown))}"
+            f"{f' in {path}' if path else ''}; known are {sorted(types)}"
+        )
+    values.setdefault("output", "runs/train")
+    for name in ("data", "only"):  # one may stand without brackets
+        if isinstance(values.get(name), str | Path):
+            values[name] = [values[name]]
+    checked = {name: _checked(name, v, types[name]) for name, v in values.items()}
+    checked["data"] = tuple(each.expanduser() for each in checked.get("data", ()))
+    return TrainConfig(**checked)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        with file_errors(path):
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path} is no YAML: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no mapping of names to values")
-    values.update({name: value for name, value in changes.items() if value is not None})
-    names = {f.name for f in fields(TrainConfig)}
-    if unknown := set(values) - names:
-        raise InputError(
-            f"unknown settings {sorted(unknown)}"
-            f"{f' in {path}' if path else ''}; known are {sorted(names)}"
-        )
-    values["output"] = Path(values.get("output", "runs/train"))
-    values["data"] = tuple(Path(p).expanduser() for p in values.get("data", ()))
-    for name in ("only", "windows", "window_shares", "rounds", "diameters"):
-        if name in values:
-            values[name] = _tuples(values[name])
-    return TrainConfig(**values)
+    return values
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+def _checked(name: str, value: Any, kind: Any) -> Any:
+    """Bring a value to the type of its field; YAML takes ``1e-4`` for text."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        faults = "; ".join(fault["msg"] for fault in error.errors())
+        raise InputError(f"setting {name} = {value!r}: {faults}") from error

@@ -33,6 +33,7 @@ from napari_sam.training.losses import centre_loss, proposal_loss, vote_loss
 from napari_sam.training.muon import Muon
 from napari_sam.training.rounds import PromptRounds, draw_rounds
 from napari_sam.weights import load_model, pick_device, save_weights
+from napari_sam.writers.atomic import make_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +74,7 @@ def train(config: TrainConfig) -> Job[Path]:
     InputError, FormatError, WeightsError
         If the settings, the data or the weights to start from are unfit.
     """
+    make_folder(config.output)  # not after the first step
     state = _start(config)
     if state.step < config.steps:
         images = [i for d in config.data for i in load_images(d, config.split)]
@@ -216,9 +218,11 @@ def _start(config: TrainConfig) -> TrainingState:
     torch.manual_seed(config.seed)
     device = pick_device(config.device)
     if config.start_from is not None:
-        model = load_model(config.start_from, device=device.type, precision="float32")
-    else:
+        model = load_model(config.start_from, device=str(device), precision="float32")
+    elif config.model in VARIANTS:
         model = Sam(VARIANTS[config.model]).to(device)
+    else:
+        raise InputError(f"no model {config.model!r}; choose from {sorted(VARIANTS)}")
     _check_fit(model, config)
     model = channels_last(model).train()
     _freeze(model, config.only)
@@ -228,7 +232,13 @@ def _start(config: TrainConfig) -> TrainingState:
     path = config.output / "state.pt"
     if path.is_file():
         stored = torch.load(path, map_location=device, weights_only=True)
-        model.load_state_dict(stored["model"])
+        try:
+            model.load_state_dict(stored["model"])
+        except RuntimeError as error:
+            raise InputError(
+                f"{path} is a training of another network; go on with its own "
+                "settings, or give another output folder"
+            ) from error
         for optimizer, values in zip(optimizers, stored["optimizers"], strict=True):
             optimizer.load_state_dict(values)
         _set_rates(optimizers, config)
@@ -326,7 +336,6 @@ def _update_average(state: TrainingState, decay: float) -> None:
 
 
 def _save(state: TrainingState, config: TrainConfig) -> Path:
-    config.output.mkdir(parents=True, exist_ok=True)
     path = config.output / "state.pt"
     temporary = path.with_suffix(".tmp")
     torch.save(
@@ -348,7 +357,6 @@ def _save(state: TrainingState, config: TrainConfig) -> Path:
 
 
 def _log(state: TrainingState, curves: dict[str, float], config: TrainConfig) -> None:
-    config.output.mkdir(parents=True, exist_ok=True)
     path = config.output / "curves.csv"
     is_new = not path.is_file()
     with path.open("a", newline="", encoding="utf-8") as file:

@@ -49,7 +49,7 @@ def test_train_writes_weights_and_goes_on(
     config = tmp_path / "tiny.yaml"
     config.write_text(TINY)
     arguments = ("train", "--config", config, "--data", data, "-o", "run")
-    ended = cli(*arguments, "--set", "steps=2")
+    ended = cli(*arguments, "--set", "steps=2", "--set", "learning_rate=1e-4")
     assert ended.status == 0, ended.err
     assert ended.out.strip() == "run/weights.safetensors"
     curves = tmp_path / "run" / "curves.csv"
@@ -66,6 +66,7 @@ def test_train_writes_weights_and_goes_on(
         (["--set", "no_such_name=1"], "no_such_name"),
         (["--set", "steps"], "write NAME=VALUE"),
         (["--set", "windows=[[128"], "is no YAML"),
+        (["--set", "steps=many"], "setting steps = 'many'"),
         (["--data", "nowhere"], "nowhere"),
     ],
 )
@@ -101,3 +102,26 @@ def test_evaluate_prints_a_table(
     header, row = ended.out.splitlines()
     assert header.split()[:3] == ["group", "images", "objects"]
     assert row.split()[:3] == ["data", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--by", "colour"], 2, "colour"),
+        (["-o", "cells.tif/scores"], 1, "cannot make the folder"),
+        (["--data", "nowhere"], 2, "no such folder"),
+    ],
+)
+def test_evaluate_refuses_before_it_measures(
+    cli: Callable[..., Ended],
+    data: Path,
+    image: Path,
+    weights: Path,
+    arguments: list[str],
+    status: int,
+    message: str,
+) -> None:
+    ended = cli("evaluate", "--data", data, "-m", weights, *arguments)
+    assert ended.status == status
+    assert message in ended.err
+    assert "tiny" not in ended.err  # no weights were loaded

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from napari_sam.errors import FormatError, InputError
+from napari_sam.errors import FormatError, InputError, MissingFileError
 from napari_sam.training.collection import list_images
 
 
@@ -92,3 +92,8 @@ def test_a_split_or_dataset_that_is_not_there_is_refused(tmp_path):
         list_images(tmp_path, split="test")
     with pytest.raises(InputError, match=r"there are \['cells'\]"):
         list_images(tmp_path, datasets=["fish"])
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(MissingFileError, match="nowhere: no such folder"):
+        list_images(tmp_path / "nowhere")

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from napari_sam.engine.jobs import run
-from napari_sam.errors import InputError
+from napari_sam.errors import FileError, FormatError, InputError
 from napari_sam.model import VARIANTS, Sam
 from napari_sam.training.config import TrainConfig, read_config
 from napari_sam.training.data import Batch, Batches
@@ -166,6 +167,10 @@ def test_eleven_rounds_add_a_point_in_all_but_two(config):
         ({"rounds": (0.5, 0.2)}, "sum to 1"),
         ({"steps": 2}, "fewer"),
         ({"precision": "float16"}, "bfloat16"),
+        ({"objects_per_window": 0}, "objects_per_window 0; give a number of at least"),
+        ({"learning_rate": -1e-4}, "learning_rate"),
+        ({"scene_share": 3.0}, "scene_share 3.0; give a share"),
+        ({"diameters": (50.0, 10.0)}, "the smaller one first"),
     ],
 )
 def test_impossible_settings_are_refused(config, change, words):
@@ -196,3 +201,57 @@ def test_configuration_comes_from_yaml_and_names_what_it_does_not_know(tmp_path)
     path.write_text("step: 9000\n")
     with pytest.raises(InputError, match=r"\['step'\]"):
         read_config(path)
+
+
+def test_values_get_the_type_of_their_setting(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(  # YAML takes a number without a point for text
+        "learning_rate: 1e-4\ndata: one\nonly: mask_decoder\ngroup_weights: {nuclei: 3}\n"
+    )
+    config = read_config(path)
+    assert config.learning_rate == 0.0001
+    assert config.data == (Path("one"),)
+    assert config.only == ("mask_decoder",)
+    assert config.group_weights == {"nuclei": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": "many"}, "setting steps = 'many': .*valid integer"),
+        ({"windows": 256}, "setting windows = 256: .*valid tuple"),
+        ({"rounds": 1.0}, "setting rounds = 1.0"),
+        ({"group_weights": 3}, "setting group_weights = 3"),
+        ({"data": 5}, "setting data = 5"),
+    ],
+)
+def test_values_of_another_type_are_named(change, words):
+    with pytest.raises(InputError, match=words):
+        read_config(**change)
+
+
+def test_a_file_that_is_no_yaml_is_named(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(": [")
+    with pytest.raises(FormatError, match=r"recipe\.yaml is no YAML"):
+        read_config(path)
+
+
+def test_an_unknown_network_is_told_the_known_ones(config):
+    with pytest.raises(InputError, match=r"no model 'vit_x'; choose from .*'vit_b'"):
+        next(train(dataclasses.replace(config, model="vit_x")))
+
+
+def test_a_training_of_another_network_is_not_gone_on_with(config):
+    config.output.mkdir(parents=True, exist_ok=True)
+    strange = {"model": {"weight": torch.zeros(1)}}
+    torch.save(strange, config.output / "state.pt")
+    with pytest.raises(InputError, match="another network"):
+        next(train(config))
+
+
+def test_an_output_that_cannot_be_made_is_found_before_the_first_step(config, tmp_path):
+    (tmp_path / "file").touch()
+    blocked = dataclasses.replace(config, output=tmp_path / "file" / "run")
+    with pytest.raises(FileError, match="cannot make the folder"):
+        next(train(blocked))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from napari_sam.engine.embed import embed
     from napari_sam.engine.jobs import run
     from napari_sam.engine.predict import Predictor
+    from napari_sam.engine.propagate import propagate
+    from napari_sam.engine.session import Session
     from napari_sam.errors import NapariSamError
     from napari_sam.prompts import Prompts
     from napari_sam.readers import open_image
@@ -36,10 +38,12 @@ __all__ = [
     "NapariSamError",
     "Predictor",
     "Prompts",
+    "Session",
     "embed",
     "list_models",
     "load_model",
     "open_image",
+    "propagate",
     "run",
     "save_labels",
     "segment",
@@ -52,10 +56,12 @@ _MODULES = {
     "NapariSamError": "napari_sam.errors",
     "Predictor": "napari_sam.engine.predict",
     "Prompts": "napari_sam.prompts",
+    "Session": "napari_sam.engine.session",
     "embed": "napari_sam.engine.embed",
     "list_models": "napari_sam.weights",
     "load_model": "napari_sam.weights",
     "open_image": "napari_sam.readers",
+    "propagate": "napari_sam.engine.propagate",
     "run": "napari_sam.engine.jobs",
     "save_labels": "napari_sam.writers",
     "segment": "napari_sam.engine.automatic",

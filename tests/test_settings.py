@@ -71,3 +71,12 @@ def test_a_broken_file_is_named(settings_file):
 def test_the_file_lies_in_the_configuration_folder(monkeypatch):
     monkeypatch.undo()
     assert settings.settings_file().parts[-2:] == ("napari-sam", "settings.toml")
+
+
+def test_the_page_of_settings_names_all_of_them():
+    page = Path(__file__).parents[1] / "docs" / "install.md"
+    rows = [r for r in page.read_text("utf-8").splitlines() if "`NAPARI_SAM_" in r]
+    expected = [f"| `{f}` | `NAPARI_SAM_{f.upper()}` |" for f in Settings.model_fields]
+    assert len(rows) == len(expected)
+    for row, start in zip(rows, expected, strict=True):
+        assert row.startswith(start)

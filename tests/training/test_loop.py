@@ -206,7 +206,8 @@ def test_configuration_comes_from_yaml_and_names_what_it_does_not_know(tmp_path)
 def test_values_get_the_type_of_their_setting(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(  # YAML takes a number without a point for text
-        "learning_rate: 1e-4\ndata: one\nonly: mask_decoder\ngroup_weights: {nuclei: 3}\n"
+        "learning_rate: 1e-4\ndata: one\nonly: mask_decoder\n"
+        "group_weights: {nuclei: 3}\n"
     )
     config = read_config(path)
     assert config.learning_rate == 0.0001

@@ -22,10 +22,16 @@ from torch import Tensor, nn
 
 from napari_sam.model.config import TinyViTConfig
 from napari_sam.model.layers import (
+    MLP_ROWS,
+    TILE,
     LayerNorm2d,
     window_partition,
     window_unpartition,
 )
+
+# Rows of the finest map that a CPU takes through a block at once: what is in between
+# then stays in its caches.
+BAND = 16
 
 N_CLASSES = 1000  # width of the ImageNet classifier that the checkpoints still carry
 
@@ -129,6 +135,10 @@ class ConvNorm(nn.Module):
         scale = self.bn.weight * torch.rsqrt(var + self.bn.eps)
         shift = self.bn.bias - mean * scale
         weight = self.c.weight * scale[:, None, None, None]
+        if self.c.kernel_size == (1, 1):  # a product, without a copy of the map
+            return F.linear(x.permute(0, 2, 3, 1), weight[:, :, 0, 0], shift).permute(
+                0, 3, 1, 2
+            )
         return F.conv2d(
             x, weight, shift, self.c.stride, self.c.padding, groups=self.c.groups
         )
@@ -172,6 +182,18 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to the same shape."""
+        height = x.shape[2]
+        if not _in_pieces(x) or height <= BAND:
+            return self._map(x)
+        bands = []
+        for first in range(0, height, BAND):
+            # a row more on each side, which the depthwise convolution looks at
+            start, stop = max(first - 1, 0), min(first + BAND + 1, height)
+            band = self._map(x[:, :, start:stop])
+            bands.append(band[:, :, first - start :][:, :, : min(BAND, height - first)])
+        return torch.cat(bands, dim=2)
+
+    def _map(self, x: Tensor) -> Tensor:
         y = F.gelu(self.conv1(x))
         y = F.gelu(self.conv2(y))
         return F.gelu(x + self.conv3(y))
@@ -234,9 +256,12 @@ class WindowAttention(nn.Module):
         qkv = self.qkv(self.norm(tokens)).view(n, length, self.num_heads, -1)
         query, key, value = qkv.transpose(1, 2).chunk(3, dim=-1)  # (n, heads, N, d)
         bias = self.attention_biases[:, self.bias_index]  # (heads, N, N)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias.to(query.dtype)
-        )
+        if _in_pieces(query):
+            mixed = _attend_in_groups(query, key, value, bias)
+        else:
+            mixed = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=bias.to(query.dtype)
+            )
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(n, length, dim))
         return out
 
@@ -252,8 +277,36 @@ class NormMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., dim) to the same shape."""
+        if not _in_pieces(x):
+            return self._map(x)
+        parts = x.flatten(0, -2).split(MLP_ROWS)
+        return torch.cat([self._map(part) for part in parts]).view(x.shape)
+
+    def _map(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(F.gelu(self.fc1(self.norm(x))))
         return out
+
+
+def _in_pieces(x: Tensor) -> bool:
+    """Whether small pieces are faster: on a CPU, without gradients."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def _attend_in_groups(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor
+) -> Tensor:
+    """Attend in so many windows at a time that their weights stay in the cache.
+
+    ``query``, ``key``, ``value`` are (n, heads, N, d), ``bias`` is (heads, N, N); the
+    softmax is taken in float32. Returns (n, heads, N, d).
+    """
+    step = max(1, TILE // bias.numel())
+    query = query * query.shape[-1] ** -0.5
+    mixed = []
+    for q, k, v in zip(*(x.split(step) for x in (query, key, value)), strict=True):
+        weights = torch.softmax((q @ k.mT).float().add_(bias), dim=-1)
+        mixed.append(weights.to(v.dtype) @ v)
+    return torch.cat(mixed)
 
 
 class AttentionBlock(nn.Module):

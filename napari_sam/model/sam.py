@@ -5,6 +5,9 @@ coordinates (x, y), padding right and below. Everything that knows about planes,
 or (y, x) lives above `model/`.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -267,13 +270,13 @@ class Sam(nn.Module):
             )
         return logits.float(), predicted_iou.float()
 
-    def _precise_enough(self) -> torch.autocast:
+    def _precise_enough(self) -> AbstractContextManager[Any]:
         """Let the mask decoder compute in the model's precision, on a CPU.
 
-        A GPU waits for its host here and not for products.
+        A GPU waits for its host here and not for products. A training says itself.
         """
         is_low = self.precision == "bfloat16" and not torch.is_grad_enabled()
-        return torch.autocast("cpu", torch.bfloat16, enabled=is_low)
+        return torch.autocast("cpu", torch.bfloat16) if is_low else nullcontext()
 
     def propose(self, embedding: Tensor, features: Tensor | None = None) -> Tensor:
         """Return the proposal head's maps, each 0 to 1.

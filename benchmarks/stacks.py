@@ -432,6 +432,9 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
                 dtype=np.uint8,
                 metadata={"axes": "ZYX"},
                 photometric="minisblack",
+                # a file that is not compressed is mapped, and pages of it that are
+                # read count as memory of the process
+                compression="zlib",
             )
             command = [sys.executable, "-m", "benchmarks.stacks", "one", str(path)]
             ended = subprocess.run(command, check=True, stdout=subprocess.PIPE)

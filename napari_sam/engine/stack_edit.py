@@ -254,10 +254,8 @@ def _mark_of(
     """Return the mark of a slice; one that did not change stays checked."""
     old = None if previous is None else previous.slices.get(found.index)
     score: float | None = round(found.found.predicted_iou, 4)
-    if found.state == "bridged":
+    if found.state == "bridged" or np.isnan(found.found.predicted_iou):
         score = None
-    elif found.state == "prompted" and before is not None:
-        score = before.predicted_iou  # it came from the labels, which know no scores
     return SliceMark(
         at=found.index,
         state=found.state,

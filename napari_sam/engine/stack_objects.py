@@ -367,13 +367,24 @@ class StackObjects:
         for at in sorted(made & set(range(*within))):
             mask = mask_of(labels, stack.index(at), object_id)
             if mask is not None:
-                masks[at] = mask
+                masks[at] = replace(
+                    mask, predicted_iou=self._score(stack, object_id, at)
+                )
             elif at in marks:
                 ends.add(at)
         if not masks:
             mask = mask_of(labels, stack.view.index, object_id)
             masks = {} if mask is None else {stack.here: mask}
         return masks, ends
+
+    def _score(self, stack: StackView, object_id: int, at: int) -> float:
+        """Return the network's estimate of a slice of the labels; NaN if not known."""
+        record = self._session.records.get(object_id)
+        mark = next((m for m in self.marks(stack, object_id) if m.at == at), None)
+        score = None if mark is None else mark.predicted_iou
+        if score is None and record is not None and record.index == stack.index(at):
+            score = record.predicted_iou
+        return float("nan") if score is None else score
 
     def _kept(self, stack: StackView, shown: ShownMask, object_id: int) -> Candidate:
         """Return a mask as it will be in the labels."""

@@ -148,6 +148,8 @@ def test_all_objects_of_a_slice(desk: Desk) -> None:
     assert [each.object_id for each in followed] == [1, 2]
     assert desk.follow(followed) == [1, 2]
     np.testing.assert_array_equal(desk.labels, desk.truth)
+    scores = [m.predicted_iou for m in desk.objects.marks(desk.stack, 1) if m.at == 4]
+    assert scores == [pytest.approx(0.9)]  # from the labels, and yet known
     assert desk.session.undo() == "follow 2 objects"
     assert set(np.flatnonzero(desk.labels.any((1, 2)))) == {4}  # what was kept before
 

@@ -114,7 +114,8 @@ class Window:
         panel = self.dock.open_panel(AutomaticPanel)
         panel.find("view")
         wait_for("candidates", lambda: panel.form.run.text() != "Stop")
-        wait_for("their drawing", lambda: panel.choice is not None)
+        wait_for("objects", lambda: panel.choice is not None and panel.choice.objects)
+        wait_for("all of them", lambda: not self.dock.worker.is_busy)
         settle(2)
         return len(panel.choice.objects)
 

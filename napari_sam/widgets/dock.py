@@ -200,6 +200,8 @@ class SegmentAnything(QWidget):
         scroll.setWidgetResizable(True)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(inner)
+        for title, header in self.headers.items():
+            header.toggled.connect(_shows(scroll, self.panels[title]))
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(scroll)
@@ -311,6 +313,22 @@ class SegmentAnything(QWidget):
             if turn:
                 self.session.choose_next(1 if turn < 0 else -1)
                 event.handled = True
+
+
+def _shows(scroll: QScrollArea, panel: QWidget) -> Callable[[bool], None]:
+    """Return what brings a panel into view once it is opened, and laid out."""
+
+    def show(is_open: bool) -> None:
+        if is_open:
+            QTimer.singleShot(_DRAWN_MS, reach)
+
+    def reach() -> None:
+        try:
+            scroll.ensureWidgetVisible(panel, 0, 0)
+        except RuntimeError:  # the dock was deleted meanwhile
+            return
+
+    return show
 
 
 def _header(panel: Any, *, is_open: bool) -> QToolButton:

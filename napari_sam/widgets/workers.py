@@ -71,7 +71,7 @@ class Worker(QObject):
         self._calls: OrderedDict[object, Callable[[], None]] = OrderedDict()
         self._tasks: deque[Task] = deque()
         self._wake = threading.Condition()
-        self._stopping = False
+        self._stopping = self._is_working = False
         self._deliver.connect(self._call_back, Qt.ConnectionType.QueuedConnection)
         self._thread = threading.Thread(target=self._work, name="napari-sam worker")
         self._thread.daemon = True
@@ -84,8 +84,9 @@ class Worker(QObject):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a call waits, or a job that does not rest."""
-        return bool(self._calls) or any(not each.is_paused for each in self._tasks)
+        """Whether anything is in hand, or waits and does not rest."""
+        waits = bool(self._calls) or any(not each.is_paused for each in self._tasks)
+        return waits or self._is_working
 
     def call(
         self,
@@ -186,9 +187,11 @@ class Worker(QObject):
                     work = self._next()
                 if self._stopping:
                     break
+                self._is_working = True
             if work is not None:
                 work()
                 work = None  # nothing of a finished call is kept alive here
+                self._is_working = False
         for task in self._tasks:
             if task.steps is not None:
                 task.steps.close()

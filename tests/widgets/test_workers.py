@@ -175,3 +175,15 @@ def test_stopping_closes_jobs_and_calls_nothing_back(qtbot: QtBot) -> None:
     assert closed == [True]
     assert len(told) == n_told
     assert not worker.is_running
+
+
+def test_it_is_busy_until_the_last_call_is_made(worker: Worker) -> None:
+    gate, results = threading.Event(), list[bool]()
+    assert not worker.is_busy
+    worker.call(lambda: gate.wait(60), results.append)
+    assert worker.is_busy
+    settle(5)  # the call is in hand by now, and no longer waits
+    assert worker.is_busy
+    gate.set()
+    wait_for(lambda: results == [True])
+    wait_for(lambda: not worker.is_busy)

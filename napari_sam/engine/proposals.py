@@ -60,7 +60,7 @@ class ProposalMode:
     ----------
     foreground : float, default 0.5
         Foreground probability from which a place may be part of an object.
-    min_share : float, default 0.3
+    min_share : float, default 0.4
         Share of an object's places that must vote for one centre; for weights with
         votes (the default model's; see `napari_sam.engine.votes`).
     smoothing : float, default 0.7
@@ -78,11 +78,11 @@ class ProposalMode:
     batch : int, optional
         Points decoded at once; without influence on the result. Default: what is
         fast on the device.
-    min_predicted_iou : float, default 0.3
+    min_predicted_iou : float, default 0.35
         Masks of which the model expects less are dropped.
     min_stability : float, default 0.2
         Masks with a lower stability score are dropped.
-    min_foreground : float, default 0.3
+    min_foreground : float, default 0.5
         Masks whose mean foreground probability is lower are dropped.
 
     Raises
@@ -92,15 +92,15 @@ class ProposalMode:
     """
 
     foreground: float = 0.5
-    min_share: float = 0.3
+    min_share: float = 0.4
     smoothing: float = 0.7
     min_prominence: float = 0.05
     crowding: float = 0.1
     window: int | None = None
     batch: int | None = None
-    min_predicted_iou: float = 0.3
+    min_predicted_iou: float = 0.35
     min_stability: float = 0.2
-    min_foreground: float = 0.3
+    min_foreground: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.foreground < 1:

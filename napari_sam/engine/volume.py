@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from napari_sam.engine.batch import segment_file
+from napari_sam.engine.files import ImageOptions, open_source
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.errors import InputError
 from napari_sam.link import (
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from napari_sam.engine.automatic import AutomaticConfig
     from napari_sam.engine.batch import CropWorkers, Report
-    from napari_sam.engine.files import ImageOptions, Outputs
+    from napari_sam.engine.files import Outputs
     from napari_sam.images import ImageSource
     from napari_sam.model import Sam
 
@@ -239,6 +240,8 @@ def segment_stack(  # noqa: PLR0913 - as `segment_file`, and how to link
     InputError, FormatError, FileError, DeviceError
         As `segment_file` and `link_file`.
     """
+    # before the planes are segmented, which may take hours
+    _check(open_source(path, options or ImageOptions()), link or LinkOptions())
     report = yield from segment_file(
         path, outputs, model, options, config, weights=weights, workers=workers
     )

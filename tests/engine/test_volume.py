@@ -112,6 +112,15 @@ def test_a_stack_is_segmented_then_linked(tiny_sam, tmp_path):
     )
 
 
+def test_an_axis_that_is_not_there_is_missed_before_the_work(tiny_sam, tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((3, 40, 50), np.uint8), metadata={"axes": "ZYX"})
+    (outputs,) = plan_outputs([path], tmp_path / "out")
+    with pytest.raises(InputError, match="it needs T"):
+        run(segment_stack(path, outputs, tiny_sam, link=LinkOptions("t")))
+    assert not outputs.labels.exists()
+
+
 def test_few_planes_are_held():
     """Counted, not weighed: planes that are alive at a time."""
 

@@ -7,8 +7,8 @@ the centre for which the prompted place votes, within a radius that the mask tok
 chooses. Boxes and the neighbourhood of clicks speak for themselves. All this becomes a
 few maps, which the decoder weighs, prompt by prompt, and adds to its logits.
 
-From random weights the decoder of SAM needs many millions of masks to learn that a
-click or a box means a region around it; with these maps it knows from the first step,
+A decoder with random weights does not know that a click or a box means a region around
+it, and learned it slowly from few images; with these maps it knows from the first step,
 and learns what they cannot say. Published weights have no votes and do without.
 
 N prompts, J seeds, K masks, h and w height and width in cells of 4 pixels.

@@ -65,7 +65,7 @@ class TrainConfig:
         Of AdamW; of Muon (`napari_sam.training.muon`), which moves the weights that
         are matrices; of both; the largest norm of the gradient.
     matrix_iterations : int, default 5
-        Of Muon; 3 take a third less time of a step on a CPU.
+        Of Muon, which takes a third of a step on a CPU with 5; fewer take less.
     accumulate : int, default 1
         Batches whose gradients are added up for one step.
     ema_decay : float, default 0.999

@@ -129,8 +129,10 @@ class Window:
         from PIL import Image
 
         pixels = Image.fromarray(self.picture()).convert("RGB")
-        # 256 colours: the repository keeps pictures, readers load them
-        pixels.quantize(256).save(IMAGES / f"{name}.png", optimize=True)
+        # 256 colours: the repository keeps pictures, readers load them. Marks keep
+        # theirs: the usual method made orange of the yellow one.
+        few = pixels.quantize(256, Image.Quantize.MAXCOVERAGE)
+        few.save(IMAGES / f"{name}.png", optimize=True)
         print(f"{name}.png", flush=True)
 
     def close(self) -> None:

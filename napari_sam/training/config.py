@@ -79,6 +79,12 @@ class TrainConfig:
     rounds : tuple of float
         Probability of 1, 2, 3, ... rounds of prompts for a batch; the paper has 11.
         A number of 9 or more ends with the two rounds without new points.
+    careful_share : float, default 0.0
+        Share of batches in which the annotator is a careful one: clicks far from
+        boundaries and boxes with little noise. The paper has none.
+    usual_share : float, default 0.5
+        Share of windows at about the scale at which an image would be segmented; the
+        others bring objects to any size of ``diameters``.
     diameters : tuple of float
         Range of object sizes, in pixels of the encoder's input.
     scene_share : float
@@ -125,6 +131,8 @@ class TrainConfig:
     window_shares: tuple[float, ...] = (0.8, 0.2)
     objects_per_window: int = 6
     rounds: tuple[float, ...] = (0.3, 0.4, 0.3)
+    careful_share: float = 0.0
+    usual_share: float = 0.5
     diameters: tuple[float, float] = (14.0, 160.0)
     scene_share: float = 0.15
     group_weights: Mapping[str, float] = field(default_factory=dict)
@@ -168,7 +176,7 @@ class TrainConfig:
                 raise InputError(
                     f"{name} {getattr(self, name)}; give a number of at least {lowest}"
                 )
-        for name in ("scene_share", "ema_decay"):
+        for name in ("scene_share", "ema_decay", "careful_share", "usual_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} {getattr(self, name)}; give a share, 0 to 1")
         if not 0 < self.diameters[0] < self.diameters[1]:

@@ -285,13 +285,13 @@ def draw_scale(
 ) -> float:
     """Draw the magnification of a window.
 
-    Half of the windows have the scale at which the image would be segmented
-    (`napari_sam.tiling.CropGrid`), give or take a third; half have one that brings
-    the objects to a size drawn log-uniformly.
+    A share of the windows (``usual_share``) has the scale at which the image would
+    be segmented (`napari_sam.tiling.CropGrid`), give or take a third; the others have
+    one that brings the objects to a size drawn log-uniformly.
     """
     longest = max(image.labels.shape)
     usual = min(4.0, 1024 / longest) if longest <= 1024 else 1.0
-    if rng.random() < 0.5:
+    if rng.random() < config.usual_share:
         return usual * float(np.exp(rng.uniform(-0.3, 0.3)))
     low, high = np.log(config.diameters)
     return float(np.clip(np.exp(rng.uniform(low, high)) / image.diameter, 0.2, 6.0))

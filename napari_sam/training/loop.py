@@ -181,7 +181,10 @@ def _losses(
         curves = {name: part.detach() for name, part in dense.items()}
         if len(batch.masks) and step >= config.dense_steps:
             details = model.details(embedding, batch.origin, features)
-            rounds = PromptRounds(model, embedding, batch, generator, details)
+            careful = float(torch.rand((), generator=generator)) < config.careful_share
+            rounds = PromptRounds(
+                model, embedding, batch, generator, details, careful=careful
+            )
             parts = rounds.losses(
                 draw_rounds(config.rounds, generator), warm, config.focal_weight
             )

@@ -19,6 +19,7 @@ from napari_sam.model.affinity import Details, Seeds
 from napari_sam.training.losses import FOCAL_WEIGHT, MaskLoss, mask_loss
 from napari_sam.training.simulate import (
     boxes_of,
+    depth_weights,
     error_points,
     noised_boxes,
     random_points,
@@ -57,6 +58,9 @@ class PromptRounds:
         Source of all randomness.
     details : Details, optional
         Of the embedding, from `Sam.details`.
+    careful : bool, default False
+        Simulate a careful annotator (ours): clicks keep away from boundaries
+        (`depth_weights`), boxes are noised less, each in its own measure.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class PromptRounds:
         batch: Batch,
         generator: Generator,
         details: Details | None = None,
+        *,
+        careful: bool = False,
     ) -> None:
         self.model = model
         self.device = embedding.device
@@ -86,10 +92,12 @@ class PromptRounds:
         # The first ones begin with a point, the others with a box.
         self.n_points = max(n_objects // 2, 1)
         self.solid = batch.masks > 0.5
-        self.points = random_points(self.solid.float(), CELL, generator)[:, None]
+        self.careful = careful
+        weights = depth_weights(self.solid) if careful else self.solid.float()
+        self.points = random_points(weights, CELL, generator)[:, None]
         self.labels = torch.ones(n_objects, 1, dtype=torch.int64)
         self.boxes = noised_boxes(
-            boxes_of(self.solid[self.n_points :], CELL), generator
+            boxes_of(self.solid[self.n_points :], CELL), generator, careful=careful
         )
         self.feedback: Tensor | None = None
 
@@ -194,6 +202,8 @@ class PromptRounds:
         return fine[every, chosen].cpu()
 
     def _add_points(self, answer: Tensor) -> None:
-        point, label = error_points(answer, self.solid, CELL, self.generator)
+        point, label = error_points(
+            answer, self.solid, CELL, self.generator, careful=self.careful
+        )
         self.points = torch.cat([self.points, point[:, None]], dim=1)
         self.labels = torch.cat([self.labels, label[:, None]], dim=1)

@@ -1,9 +1,11 @@
 """Simulated prompts: where they fall, against masks of known shape."""
 
+import pytest
 import torch
 
 from napari_sam.training.simulate import (
     boxes_of,
+    depth_weights,
     error_points,
     noised_boxes,
     random_points,
@@ -37,6 +39,23 @@ def test_random_points_lie_inside_and_reach_every_pixel():
     assert hit.min() > 4000 / 6 * 0.8
 
 
+def test_careful_clicks_fall_by_the_distance_to_the_boundary():
+    regions = torch.zeros(2, 9, 9, dtype=torch.bool)
+    regions[0, :, 2:7] = True  # to both ends of the array, which are boundary too
+    weights = depth_weights(regions)
+    row = [0, 0, *((n / 3) ** 4 for n in (1, 2, 3, 2, 1)), 0, 0]
+    assert weights[0, 4].tolist() == pytest.approx(row)
+    assert weights[0, 0].max() == pytest.approx((1 / 3) ** 4)
+    assert not weights[1].any()  # an empty region has no weights
+
+
+def test_half_of_the_careful_clicks_into_a_disc_fall_into_its_inner_quarter():
+    mask = disc(256, 128, 128, 100)[None]
+    weights = depth_weights(mask)[0]
+    inner = disc(256, 128, 128, 26.4)
+    assert abs(weights[inner].sum() / weights.sum() - 0.5) < 0.02
+
+
 def test_boxes_are_tight_with_half_open_edges():
     masks = torch.zeros(2, 8, 8, dtype=torch.bool)
     masks[0, 2:5, 1:7] = True
@@ -53,6 +72,16 @@ def test_box_noise_is_a_tenth_of_the_side_and_at_most_20_px():
     # Sides of 100 px: noise of 10 px, cut at two standard deviations.
     assert 8.5 < height.std() < 10
     assert noise.abs().max() == 20
+
+
+def test_a_careful_annotator_draws_closer_boxes_each_in_its_own_measure():
+    boxes = torch.tensor([[100.0, 100.0, 150.0, 150.0]]).expand(20_000, -1)
+    noise = noised_boxes(boxes, seeded(), careful=True) - boxes
+    # A normal times an even share of 5 px: the variance is a third.
+    assert abs(noise.std() - 5 / 3**0.5) < 0.1
+    # The edges of one box share a measure, so the sizes of their noise go together.
+    pairs = noise.abs()[:, :2].T
+    assert torch.corrcoef(pairs)[0, 1] > 0.2
 
 
 def test_a_noised_box_never_turns_inside_out():

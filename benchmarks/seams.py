@@ -102,12 +102,13 @@ class Slide:
 
 
 def compare(
-    slide: Slide, places: int, shifts: tuple[int, ...], out: Path | None
+    slide: Slide, places: int, shifts: tuple[int, ...], odd: int, out: Path | None
 ) -> None:
     """Print a line for stitching and one for each shift."""
     size = slide.model.config.image_size
     side, halo = int(size / slide.scale), int(size / 8 / slide.scale)
-    wide = side + side - 2 * halo  # two crops along each side
+    start = side // 2 - halo
+    wide = 2 * side - 2 * halo - odd  # two crops along each side
     rng = np.random.default_rng(1)
     whole_side = slide.source.plane_shape[0]
     comparisons = {"stitched": Comparison()} | {
@@ -117,7 +118,6 @@ def compare(
     for number in range(places):
         y, x = rng.integers(0, whole_side - wide + 1, 2).tolist()
         around = Box(y, x, y + wide, x + wide)
-        start = (wide - side) // 2
         middle = Box(y + start, x + start, y + start + side, x + start + side)
         whole = slide.labels(middle)
         tiled = slide.labels(around)[start : start + side, start : start + side]
@@ -152,6 +152,9 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="input px per px")
     parser.add_argument("--places", type=int, default=2)
     parser.add_argument("--shifts", type=int, nargs="*", default=SHIFTS)
+    parser.add_argument(
+        "--odd", type=int, default=0, help="pixels that the last crops lack"
+    )
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--out", type=Path, help="folder for pictures")
     arguments = parser.parse_args()
@@ -162,7 +165,8 @@ def main() -> None:
         path = Path(folder) / "slide.tif"
         write_mosaic(path, 4096, squares(arguments.folder, arguments.pattern))
         slide = Slide(path, model, arguments.scale)
-        compare(slide, arguments.places, tuple(arguments.shifts), arguments.out)
+        shifts = tuple(arguments.shifts)
+        compare(slide, arguments.places, shifts, arguments.odd, arguments.out)
 
 
 if __name__ == "__main__":

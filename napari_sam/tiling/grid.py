@@ -5,9 +5,12 @@ core; cores tile the plane without gap or overlap, and the border between two
 cores runs through the middle of the overlap, so that the crop whose core holds
 a point is also the crop in which that point lies most central.
 
-Crops start at multiples of one step and only the last is shifted back into the
-plane. Spreading them evenly would widen each halo a little, but at scale 1 the
-regular starts fall on the chunk borders of common files (768 = 3 x 256).
+Crops start at multiples of one step, which is itself a multiple of 64 input px: a
+network with strides gives another answer to pixels that lie elsewhere between its
+strides, and two crops that see one object should agree. The last crop is shifted back
+to such a multiple and ends with the plane, less than 64 input px shorter than the
+others. Spreading crops evenly would widen each halo a little, but at scale 1 the
+regular starts fall on the chunk borders of common files (768 = 3 x 256), too.
 
 Integer coordinates are pixel centres, so a point ``y`` of the plane lies at
 ``(y + 0.5 - y0) * scale - 0.5`` in the input frame of a crop that begins at
@@ -34,6 +37,10 @@ if TYPE_CHECKING:
 
 MAX_UPSCALE = 4.0
 """Small planes are enlarged at most this much; beyond it nothing is gained (ours)."""
+
+CELLS = 16
+"""Crops start at multiples of this part of their size: 64 px of 1024, in which the
+strides of all encoders fit."""
 
 TARGET_DIAMETER = 40.0
 """Object diameter, in input pixels, that `CropGrid.for_diameter` aims at (ours)."""
@@ -142,49 +149,77 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """Crops along one side of the plane, in plane pixels."""
+    """Crops along one side of the plane, in plane pixels.
+
+    Attributes
+    ----------
+    length : int
+        Of the side.
+    crop : int
+        Of a crop.
+    step : float
+        From a crop to the next, before rounding to whole pixels; at least 1.
+    last : int
+        Where the last crop starts.
+    n : int
+        Number of crops.
+    zoom : float
+        Input pixels per plane pixel.
+    size : int
+        Largest number of input pixels.
+    """
 
     length: int
     crop: int
-    step: int
-    input_length: int
+    step: float
+    last: int
+    n: int
+    zoom: float
+    size: int
 
     @classmethod
     def layout(cls, length: int, zoom: float, size: int, halo: int) -> Self:
         """Cut `length` plane pixels into crops of at most `size` input pixels."""
         scaled = max(1, int(length * zoom + 0.5))
         if scaled <= size:
-            return cls(length, length, length, scaled)
+            return cls(length, length, length, 0, 1, zoom, size)
         # 1e-9: size / zoom must not lose a pixel to rounding of the quotient
         crop = int(size / zoom * (1 + 1e-9))
-        margin = min(int(halo / zoom), (crop - 1) // 2)
-        return cls(length, crop, crop - 2 * margin, min(size, int(crop * zoom + 0.5)))
-
-    @property
-    def n(self) -> int:
-        return 1 + math.ceil((self.length - self.crop) / self.step)
+        core, cell = min(size - 2 * halo, int(crop * zoom)), max(1, size // CELLS)
+        step = max(1.0, (core if core < cell else core // cell * cell) / zoom)
+        # the last crop starts at a cell, too, and so reaches over the end by less
+        # than one
+        behind, fine = length - crop, max(1.0, min(cell / zoom, step))
+        n = 1 + _first_beyond(behind, step)
+        last = min(_whole((n - 1) * step), _whole(_first_beyond(behind, fine) * fine))
+        return cls(length, crop, step, last, n, zoom, size)
 
     def start(self, i: int) -> int:
-        return min(i * self.step, self.length - self.crop)
+        return min(_whole(i * self.step), self.last)
+
+    def stop(self, i: int) -> int:
+        return min(self.start(i) + self.crop, self.length)
+
+    def input_length(self, i: int) -> int:
+        scaled = int((self.stop(i) - self.start(i)) * self.zoom + 0.5)
+        return max(1, min(self.size, scaled))
 
     def middle(self, i: int) -> float:
         """Edge in the middle of the overlap of crop `i` and the next."""
-        return (self.start(i) + self.crop + self.start(i + 1)) / 2
+        return (self.stop(i) + self.start(i + 1)) / 2
 
     def core(self, i: int) -> tuple[int, int]:
         first = 0 if i == 0 else int(self.middle(i - 1))
         return first, self.length if i == self.n - 1 else int(self.middle(i))
 
     def most_central(self, centre: float) -> int:
-        """Crop whose middle is nearest to a pixel-centre coordinate."""
+        """Crop of which the inner borders are farthest from a pixel centre."""
         # a tie goes to the later crop, as the rounded-down core borders do
         return bisect_right(range(self.n - 1), centre + 0.5, key=self.middle)
 
     def touching(self, start: int, stop: int) -> list[int]:
         return [
-            i
-            for i in range(self.n)
-            if self.start(i) < stop and start < self.start(i) + self.crop
+            i for i in range(self.n) if self.start(i) < stop and start < self.stop(i)
         ]
 
 
@@ -364,10 +399,22 @@ class CropGrid:
             index=row * x.n + col,
             row=row,
             col=col,
-            box=Box(y0, x0, y0 + y.crop, x0 + x.crop),
+            box=Box(y0, x0, y.stop(row), x.stop(col)),
             core=Box(core_y0, core_x0, core_y1, core_x1),
-            input_shape=(y.input_length, x.input_length),
+            input_shape=(y.input_length(row), x.input_length(col)),
         )
+
+
+def _whole(x: float) -> int:
+    return math.floor(x + 0.5)
+
+
+def _first_beyond(length: int, step: float) -> int:
+    """Return the first i of which ``i * step``, rounded, reaches a length."""
+    i = max(0, math.ceil((length - 0.5) / step) - 1)  # a little early, for rounding
+    while _whole(i * step) < length:
+        i += 1
+    return i
 
 
 def _plane_shape(shape: tuple[int, ...]) -> tuple[int, int]:

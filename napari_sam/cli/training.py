@@ -61,6 +61,13 @@ def evaluate(
     dataset: Annotated[
         list[str] | None, typer.Option(help="Only this dataset of the index.")
     ] = None,
+    partial: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A dataset with objects that are not labelled, if the index does not "
+            "say so: no false objects are counted there. Repeat."
+        ),
+    ] = None,
     max_images: Annotated[
         int | None, typer.Option(help="At most so many of each dataset and modality.")
     ] = None,
@@ -89,6 +96,7 @@ def evaluate(
         weights=model,
         split=split or None,
         datasets=tuple(dataset or ()),
+        partial=tuple(partial or ()),
         max_images=max_images,
         max_objects=max_objects,
         device=device,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from napari_sam.errors import FormatError, InputError, MissingFileError
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".tif", ".tiff", ".png", ".zarr")
 COLUMNS = ("dataset", "name", "modality", "split")
-"""Columns that an ``index.csv`` must have; ``labels`` is read if it is there."""
+"""Columns that an ``index.csv`` must have; ``complete``, or else ``labels``, is read
+if it is there: whether every object of the image is labelled."""
 
-# Words in the column `labels`, and a dataset, that tell of objects left unlabelled.
+# Words in the column `labels` that tell of objects left unlabelled.
 _PARTIAL_WORDS = ("partial", "silver")
-_PARTIAL_DATASETS = ("pfc_neurons",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,11 @@ class AnnotatedImage:
 
 
 def list_images(
-    folder: Path, *, split: str | None = None, datasets: Collection[str] = ()
+    folder: Path,
+    *,
+    split: str | None = None,
+    datasets: Collection[str] = (),
+    partial: Collection[str] = (),
 ) -> list[AnnotatedImage]:
     """List the annotated images of a collection.
 
@@ -63,6 +67,8 @@ def list_images(
         all its images are listed.
     datasets : collection of str, optional
         Only images of these datasets. Default: all.
+    partial : collection of str, optional
+        Datasets with objects that are not labelled, whatever the index says.
 
     Returns
     -------
@@ -87,6 +93,10 @@ def list_images(
         images = _from_index(index, split)
     else:
         images = _from_folder(folder, folder.resolve().name, "")
+    images = [
+        replace(each, is_complete=False) if each.dataset in partial else each
+        for each in images
+    ]
     chosen = [i for i in images if not datasets or i.dataset in datasets]
     if not chosen:
         raise InputError(
@@ -109,7 +119,6 @@ def _from_index(index: Path, split: str | None) -> list[AnnotatedImage]:
     images = []
     for row in rows:
         folder = index.parent / row["dataset"]
-        how = (row.get("labels") or "").lower()
         images.append(
             AnnotatedImage(
                 name=row["name"],
@@ -117,11 +126,22 @@ def _from_index(index: Path, split: str | None) -> list[AnnotatedImage]:
                 modality=row["modality"],
                 path=_find(folder / "images", row["name"]),
                 labels_path=_find(folder / "labels", row["name"]),
-                is_complete=row["dataset"] not in _PARTIAL_DATASETS
-                and not any(word in how for word in _PARTIAL_WORDS),
+                is_complete=_is_complete(index, row),
             )
         )
     return images
+
+
+def _is_complete(index: Path, row: dict[str, str]) -> bool:
+    """Read the column for it; without one, or without a word in it, guess."""
+    said = (row.get("complete") or "").strip().lower()
+    if said not in ("", "yes", "no"):
+        raise FormatError(
+            f"{index} says {said!r} in the column complete of {row['name']}; write yes "
+            "or no"
+        )
+    how = (row.get("labels") or "").lower()
+    return said == "yes" if said else not any(word in how for word in _PARTIAL_WORDS)
 
 
 def _from_folder(folder: Path, dataset: str, modality: str) -> list[AnnotatedImage]:

@@ -44,6 +44,9 @@ class TrainConfig:
         Folders as `napari_sam.training.data.load_images` reads them.
     split : str, optional
         Split of the data's index; None takes all.
+    partial : tuple of str
+        Datasets with objects that are not labelled, where the index does not say so:
+        what lies beside their objects is not taught to be background.
     model : str, default "default"
         Variant, from `napari_sam.model.VARIANTS`.
     start_from : str, optional
@@ -112,6 +115,7 @@ class TrainConfig:
     output: Path
     data: tuple[Path, ...] = ()
     split: str | None = "train"
+    partial: tuple[str, ...] = ()
     model: str = "default"
     start_from: str | None = None
     only: tuple[str, ...] = ()

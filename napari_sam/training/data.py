@@ -32,6 +32,7 @@ from napari_sam.training.collection import list_images
 from napari_sam.training.scenes import make_scene
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -104,7 +105,9 @@ class Batch:
     origin: tuple[int, int]
 
 
-def load_images(folder: Path, split: str | None = None) -> list[TrainingImage]:
+def load_images(
+    folder: Path, split: str | None = None, partial: Sequence[str] = ()
+) -> list[TrainingImage]:
     """Read the annotated planes of a collection.
 
     Parameters
@@ -113,6 +116,8 @@ def load_images(folder: Path, split: str | None = None) -> list[TrainingImage]:
         As `napari_sam.training.collection.list_images` reads it.
     split : str, optional
         Only images of this split of the index.
+    partial : sequence of str
+        Datasets with objects that are not labelled.
 
     Raises
     ------
@@ -121,7 +126,7 @@ def load_images(folder: Path, split: str | None = None) -> list[TrainingImage]:
     """
     return [
         image
-        for annotated in list_images(folder, split=split)
+        for annotated in list_images(folder, split=split, partial=partial)
         for image in _load_planes(annotated)
     ]
 

@@ -54,6 +54,8 @@ class EvaluateConfig:
         Split of the data's index; None takes all images.
     datasets : tuple of str
         Only these datasets of the index; empty takes all.
+    partial : tuple of str
+        Datasets with objects that are not labelled, where the index does not say so.
     clicks : tuple of int
         After how many clicks the IoU is told; empty asks with no clicks.
     box : bool
@@ -83,6 +85,7 @@ class EvaluateConfig:
     weights: str | None = None
     split: str | None = "val"
     datasets: tuple[str, ...] = ()
+    partial: tuple[str, ...] = ()
     clicks: tuple[int, ...] = (1, 2, 3, 5)
     box: bool = True
     automatic: bool = True
@@ -158,7 +161,12 @@ def _names(config: EvaluateConfig) -> tuple[str, ...]:
 
 
 def _draw_images(config: EvaluateConfig) -> list[AnnotatedImage]:
-    images = list_images(config.data, split=config.split, datasets=config.datasets)
+    images = list_images(
+        config.data,
+        split=config.split,
+        datasets=config.datasets,
+        partial=config.partial,
+    )
     if config.max_images is None:
         return images
     rng = np.random.default_rng(config.seed)

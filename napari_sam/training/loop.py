@@ -77,7 +77,9 @@ def train(config: TrainConfig) -> Job[Path]:
     make_folder(config.output)  # not after the first step
     state = _start(config)
     if state.step < config.steps:
-        images = [i for d in config.data for i in load_images(d, config.split)]
+        images = [
+            i for d in config.data for i in load_images(d, config.split, config.partial)
+        ]
         batches = Subset(Batches(images, config), range(state.step, config.steps))
         loader = DataLoader(
             batches,

@@ -54,18 +54,32 @@ def test_an_index_gives_groups_splits_and_partial_labels(tmp_path):
             row("cells", "one"),
             row("cells", "two", split="train"),
             row("cells", "three", labels="machine (silver, not by hand)"),
-            row("pfc_neurons", "four"),
+            row("neurons", "four"),
         ],
     )
-    images = list_images(tmp_path, split="val")
+    images = list_images(tmp_path, split="val", partial=["neurons"])
     assert [(i.dataset, i.name, i.is_complete) for i in images] == [
         ("cells", "one", True),
         ("cells", "three", False),
-        ("pfc_neurons", "four", False),
+        ("neurons", "four", False),
     ]
     assert images[0].path == tmp_path / "cells" / "images" / "one.tif"
     assert len(list_images(tmp_path)) == 4
-    assert [i.name for i in list_images(tmp_path, datasets=["pfc_neurons"])] == ["four"]
+    (image,) = list_images(tmp_path, datasets=["neurons"])
+    assert (image.name, image.is_complete) == ("four", True)
+
+
+def test_an_index_says_itself_whether_all_objects_are_labelled(tmp_path):
+    said = {"one": "no", "two": "Yes", "three": "", "four": "yes"}
+    rows = [row("cells", name) | {"complete": said[name]} for name in said]
+    rows[2]["labels"] = rows[3]["labels"] = "partial"
+    columns = ("dataset", "name", "modality", "split", "labels", "complete")
+    write_index(tmp_path, rows, columns)
+    found = {i.name: i.is_complete for i in list_images(tmp_path)}
+    assert found == {"one": False, "two": True, "three": False, "four": True}
+    write_index(tmp_path, [row("cells", "one") | {"complete": "maybe"}], columns)
+    with pytest.raises(FormatError, match="says 'maybe' in the column complete of one"):
+        list_images(tmp_path)
 
 
 def test_labels_that_are_missing_are_named(tmp_path):

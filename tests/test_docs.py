@@ -87,6 +87,7 @@ def run(command: list[str], folder: Path) -> None:
     """Run a command with the scripts of this Python on the path."""
     scripts = sysconfig.get_path("scripts")
     environment = os.environ | {
+        "NAPARI_SAM_CACHE_DIR": str(folder / "user-cache"),
         "PATH": os.pathsep.join((scripts, os.environ.get("PATH", ""))),
         "OMP_NUM_THREADS": "1",
     }

@@ -86,6 +86,9 @@ class EmbeddingCache:
     limit_bytes : int, optional
         Before a new entry is made, entries that were not used for longest are
         removed until it fits. Default: no limit.
+    adds : bool, default True
+        Whether planes that are not known yet are to be kept, too; for those who use
+        the store: `entry` makes what it is asked for.
 
     Raises
     ------
@@ -109,12 +112,14 @@ class EmbeddingCache:
         *,
         dtype: StoredType = "float16",
         limit_bytes: int | None = None,
+        adds: bool = True,
     ) -> None:
         if dtype not in ("float16", "float32"):
             raise InputError(f"dtype {dtype!r}; use 'float16' or 'float32'")
         self.path = None if path is None else Path(path)
         self.dtype = dtype
         self.limit_bytes = limit_bytes
+        self.adds = adds
         self._used_s: dict[str, float] = {}
         self._memory: dict[str, Buffer] = {}
         self._files: Files = (
@@ -148,9 +153,7 @@ class EmbeddingCache:
         FileError
             If the entry cannot be written.
         """
-        full = {"format": FORMAT_VERSION, "dtype": self.dtype, **key}
-        text = json.dumps(full, sort_keys=True)
-        name = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        text, name = self._named(key)
         if self.limit_bytes is not None and name not in self._root:
             expected = n_crops * int(np.prod(shape)) * np.dtype(self.dtype).itemsize
             self.evict(max(0, self.limit_bytes - expected))
@@ -159,6 +162,10 @@ class EmbeddingCache:
         )
         self._touch(name)
         return entry
+
+    def knows(self, key: Mapping[str, Any]) -> bool:
+        """Whether there is an entry of a key, as `entry` takes it."""
+        return self._named(key)[1] in self._root
 
     def entries(self) -> list[EntryInfo]:
         """List all entries, those not used for longest first.
@@ -304,6 +311,12 @@ class EmbeddingCache:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                     n_removed += 1
         return n_removed
+
+    def _named(self, key: Mapping[str, Any]) -> tuple[str, str]:
+        """Return the whole key as JSON, and the name of its entry."""
+        full = {"format": FORMAT_VERSION, "dtype": self.dtype, **key}
+        text = json.dumps(full, sort_keys=True)
+        return text, hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def _complete(self, name: str) -> CacheEntry | None:
         """Return an entry; None if its maker was killed while making it."""

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_sam.cli.embed import Store, open_store
-from napari_sam.cli.options import Json
+from napari_sam.cli.options import Json, Store, open_store
 from napari_sam.cli.records import print_record, print_table
 from napari_sam.errors import InputError, MissingFileError
 
@@ -165,4 +164,6 @@ def _place(entry: EntryInfo) -> str:
     """Say in a few words which plane an entry belongs to."""
     height, width = entry.key.get("image", {}).get("shape", ("?", "?"))
     frame, z = entry.key.get("plane", ("?", "?"))
-    return f"{height} x {width} px, frame {frame}, slice {z}"
+    level = entry.key.get("level", 0)
+    at = f" of level {level}" if level else ""
+    return f"{height} x {width} px{at}, frame {frame}, slice {z}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,21 +18,12 @@ if TYPE_CHECKING:
     from napari_sam.engine.inputs import InputImage
     from napari_sam.model import Sam
 
-Store = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache",
-        metavar="FOLDER",
-        help="Where embeddings are kept. Default: the folder of the settings.",
-        rich_help_panel="Output",
-    ),
-]
-
 
 @o.opens_images()
 def embed(
     images: o.Inputs,
-    cache: Store = None,
+    cache: o.Store = None,
+    cache_limit: o.StoreLimit = None,
     all_crops: Annotated[
         bool,
         typer.Option(
@@ -52,7 +42,7 @@ def embed(
     from napari_sam.weights import load_model
 
     found = find_inputs(images, opening.image)
-    store = open_store(cache)
+    store = o.open_store(cache, cache_limit)
     sam = load_model(model, device=device, precision=precision)
     failures: list[tuple[str, str]] = []
     for each in found:
@@ -74,17 +64,6 @@ def embed(
         typer.echo(f"{len(failures)} of {len(found)} images failed:", err=True)
         print_table(failures, err=True)
         sys.exit(1)
-
-
-def open_store(folder: Path | None) -> EmbeddingCache:
-    """Open the store in a folder, or that of the settings with its limit of size."""
-    from napari_sam.cache import EmbeddingCache
-    from napari_sam.settings import get_settings
-
-    if folder is not None:
-        return EmbeddingCache(folder)
-    settings = get_settings()
-    return EmbeddingCache(settings.cache_dir, limit_bytes=settings.cache_limit_bytes)
 
 
 def _embed_file(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from napari_sam.errors import InputError
+from napari_sam.errors import InputError, NapariSamError
+
+if TYPE_CHECKING:
+    from napari_sam.cache import EmbeddingCache
 
 _IMAGE, _MODEL, _OUTPUT = "Image", "Model", "Output"
 
@@ -71,6 +75,27 @@ Precision = Annotated[
     typer.Option(help="auto, float32 or bfloat16.", rich_help_panel=_MODEL),
 ]
 
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="FOLDER",
+        help="Where embeddings are kept. Default: the folder of the settings.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+StoreLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--cache-limit",
+        metavar="GB",
+        min=0,
+        help="Size of that folder above which what was not used for longest is "
+        "removed. Default: that of the settings, or none for a folder that is named.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+
 Series = Annotated[
     str | None,
     typer.Option(help="Which image of a file with several.", rich_help_panel=_IMAGE),
@@ -99,11 +124,11 @@ Invert = Annotated[
     typer.Option("--invert", help="Exchange dark and bright.", rich_help_panel=_IMAGE),
 ]
 Limits = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         metavar="LOW,HIGH",
-        help="Pixel values that become black and white. Default: found once for the "
-        "whole image.",
+        help="Pixel values that become black and white, of all channels; repeat for "
+        "one pair for each. Default: found once for the whole image.",
         rich_help_panel=_IMAGE,
     ),
 ]
@@ -241,8 +266,8 @@ def parse_plane(text: str | None) -> tuple[int, int] | None:
     return (0, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
-def parse_limits(text: str | None) -> tuple[float, float] | None:
-    """Read ``LOW,HIGH``.
+def parse_limits(texts: list[str] | None) -> tuple[tuple[float, float], ...] | None:
+    """Read ``LOW,HIGH``, of all channels or of each.
 
     Raises
     ------
@@ -251,16 +276,17 @@ def parse_limits(text: str | None) -> tuple[float, float] | None:
 
     Examples
     --------
-    >>> parse_limits("100,4000"), parse_limits(None)
-    ((100.0, 4000.0), None)
+    >>> parse_limits(["100,4000", "0,255"]), parse_limits(None)
+    (((100.0, 4000.0), (0.0, 255.0)), None)
     """
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"limits {text!r}; write low,high: 100,4000") from error
-    return low, high
+    pairs = []
+    for text in texts or ():
+        try:
+            low, high = (float(part) for part in text.split(","))
+        except ValueError as error:
+            raise InputError(f"limits {text!r}; write low,high: 100,4000") from error
+        pairs.append((low, high))
+    return tuple(pairs) or None
 
 
 def parse_channels(names: list[str] | None) -> tuple[int | str, ...]:
@@ -272,6 +298,53 @@ def parse_channels(names: list[str] | None) -> tuple[int | str, ...]:
     (0, 'DAPI')
     """
     return tuple(int(name) if name.isdecimal() else name for name in names or ())
+
+
+def open_store(
+    folder: Path | None = None, limit_gb: float | None = None
+) -> EmbeddingCache:
+    """Open the store in a folder, or that of the settings with its limit of size."""
+    from napari_sam.cache import EmbeddingCache
+    from napari_sam.settings import get_settings
+
+    limit = None if limit_gb is None else int(limit_gb * 1e9)
+    if folder is not None:
+        return EmbeddingCache(folder, limit_bytes=limit)
+    settings = get_settings()
+    if limit is None:
+        limit = settings.cache_limit_bytes
+    return EmbeddingCache(settings.cache_dir, limit_bytes=limit)
+
+
+def own_store(
+    folder: Path | None, limit_gb: float | None, *, adds: bool
+) -> EmbeddingCache | None:
+    """Open a store for a command that gets along without one.
+
+    Parameters
+    ----------
+    folder : Path or None
+        That was named: it is used, or the command fails. None takes that of the
+        settings if it can be used.
+    limit_gb : float or None
+        Of the folder.
+    adds : bool
+        Whether images that are not in the folder of the settings yet come in.
+    """
+    from napari_sam.errors import NapariSamWarning
+    from napari_sam.settings import get_settings
+
+    if folder is None and not adds and not get_settings().cache_dir.exists():
+        return None
+    try:
+        store = open_store(folder, limit_gb)
+    except NapariSamError as error:
+        if folder is not None:
+            raise
+        warnings.warn(f"{error}; going on without it", NapariSamWarning, stacklevel=2)
+        return None
+    store.adds = adds or folder is not None
+    return store
 
 
 def read_settings(texts: list[str]) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def predict(
     measurements: o.Measurements = False,
     overwrite: o.Overwrite = False,
     as_json: o.Json = False,
+    cache: o.Store = None,
+    cache_limit: o.StoreLimit = None,
     model: o.Model = None,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
@@ -76,7 +78,8 @@ def predict(
 ) -> None:
     """Find the objects of an image that points and boxes show.
 
-    Objects that a crop cuts are looked at again and come out whole.
+    Objects that a crop cuts are looked at again and come out whole. What is encoded
+    is kept, as by `embed`, and not encoded again.
     """
     from napari_sam.engine.files import plan_outputs
     from napari_sam.engine.prompted import predict_file, prompts_for
@@ -88,7 +91,10 @@ def predict(
     objects += _typed(points or [], boxes or [], objects)
     (to,) = plan_outputs([image], output, overlay, measurements, overwrite)
     sam = load_model(model, device=device, precision=precision)
-    job = predict_file(image, objects, to, sam, opening, complete=not quick)
+    store = o.own_store(cache, cache_limit, adds=True)
+    job = predict_file(
+        image, objects, to, sam, opening, complete=not quick, cache=store
+    )
     answers: list[Answer] = []
     work_through([(image, _collected(job, answers))], as_json=as_json)
     _report(answers, as_json=as_json)

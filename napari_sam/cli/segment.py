@@ -16,6 +16,7 @@ from napari_sam.errors import InputError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from napari_sam.cache import EmbeddingCache
     from napari_sam.engine.automatic import AutomaticConfig
     from napari_sam.engine.cluster import Cluster
     from napari_sam.engine.files import ImageOptions, Outputs
@@ -66,6 +67,8 @@ def segment(
     label_format: LabelFormat = "tif",
     overwrite: o.Overwrite = False,
     as_json: o.Json = False,
+    cache: o.Store = None,
+    cache_limit: o.StoreLimit = None,
     model: o.Model = None,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
@@ -133,7 +136,8 @@ def segment(
 ) -> None:
     """Find all objects of each image, without prompts; stacks plane by plane.
 
-    What was interrupted goes on with the same command.
+    What was interrupted goes on with the same command. What `embed` has kept is not
+    encoded again; with --cache, what is encoded is kept.
     """
     from napari_sam.engine.automatic import AutomaticConfig
     from napari_sam.engine.batch import segment_file
@@ -182,8 +186,10 @@ def segment(
             as_json=as_json,
         )
         return
-    with _cluster(scheduler, workers, device) as cluster:
+    store = o.own_store(cache, cache_limit, adds=False)
+    with _cluster(scheduler, workers, device, store) as cluster:
         how: dict[str, Any] = {"weights": model or "default", "workers": cluster}
+        how["cache"] = store
         if link is not None:
             how["link"] = LinkOptions(link)
         start = segment_file if link is None else segment_stack
@@ -212,6 +218,8 @@ def run(
     label_format: LabelFormat = "tif",
     overwrite: o.Overwrite = False,
     as_json: o.Json = False,
+    cache: o.Store = None,
+    cache_limit: o.StoreLimit = None,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", help="The weights, if they lie elsewhere now."),
@@ -240,8 +248,9 @@ def run(
     sam = load_model(model or weights.name, device=device, precision=weights.precision)
     if model is not None:
         what = replace(what, weights=replace(weights, name=place_of_weights(model)))
-    with _cluster(scheduler, workers, device) as cluster:
-        job = segment_recipe(what, to, sam, image=path, workers=cluster)
+    store = o.own_store(cache, cache_limit, adds=False)
+    with _cluster(scheduler, workers, device, store) as cluster:
+        job = segment_recipe(what, to, sam, image=path, workers=cluster, cache=store)
         work_through([(path, job)], as_json=as_json)
 
 
@@ -264,7 +273,10 @@ def _has_failed(outputs: Outputs) -> bool:
 
 
 def _cluster(
-    scheduler: str | None, workers: int | None, device: str
+    scheduler: str | None,
+    workers: int | None,
+    device: str,
+    cache: EmbeddingCache | None,
 ) -> AbstractContextManager[Cluster | None]:
     if scheduler is None and workers is None:
         return nullcontext()
@@ -275,7 +287,7 @@ def _cluster(
         )
     from napari_sam.engine.cluster import open_cluster
 
-    return open_cluster(scheduler, workers, device)
+    return open_cluster(scheduler, workers, device, cache)
 
 
 def _print_plan(

@@ -37,6 +37,7 @@ from napari_sam.writers.atomic import make_folder
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
+    from napari_sam.cache import EmbeddingCache
     from napari_sam.engine.embed import PlaneEmbedding
     from napari_sam.model import Sam
 
@@ -105,6 +106,7 @@ def segment_file(  # noqa: PLR0913 - an image, a model, and how
     *,
     weights: str = "",
     workers: CropWorkers | None = None,
+    cache: EmbeddingCache | None = None,
 ) -> Job[Report]:
     """Find all objects of an image file and write them.
 
@@ -127,6 +129,9 @@ def segment_file(  # noqa: PLR0913 - an image, a model, and how
         The name or file from which the model was loaded. Default: its name.
     workers : CropWorkers, optional
         Who works on the crops. Default: this process.
+    cache : EmbeddingCache, optional
+        Where this process looks for embeddings and keeps them; `open_cluster` has the
+        same for workers. Labels do not depend on it.
 
     Yields
     ------
@@ -151,7 +156,7 @@ def segment_file(  # noqa: PLR0913 - an image, a model, and how
     )
     opened = replace(opened, grid=_grid(recipe, opened))
     n_objects, failed, was_done = yield from _segment_opened(
-        opened, recipe, outputs, model, workers
+        opened, recipe, outputs, model, workers, cache
     )
     seconds = time.perf_counter() - start
     return Report(path, n_objects, seconds, outputs, failed, was_done)
@@ -165,6 +170,7 @@ def segment_recipe(
     *,
     image: Path | None = None,
     workers: CropWorkers | None = None,
+    cache: EmbeddingCache | None = None,
 ) -> Job[Report]:
     """Make the labels of a recipe again.
 
@@ -178,7 +184,7 @@ def segment_recipe(
         The network; see `Recipe.changes`.
     image : Path, optional
         Another place of the image.
-    workers : CropWorkers, optional
+    workers, cache
         As in `segment_file`.
 
     Yields
@@ -206,7 +212,7 @@ def segment_recipe(
     path = image or Path(recipe.image)
     recipe = replace(recipe, image=str(path.resolve()))
     n_objects, failed, was_done = yield from _segment_opened(
-        opened, recipe, outputs, model, workers
+        opened, recipe, outputs, model, workers, cache
     )
     seconds = time.perf_counter() - start
     return Report(path, n_objects, seconds, outputs, failed, was_done)
@@ -253,6 +259,7 @@ def _segment_opened(
     outputs: Outputs,
     model: Sam,
     workers: CropWorkers | None,
+    cache: EmbeddingCache | None,
 ) -> Job[tuple[int, tuple[CropRecord, ...], bool]]:
     """Return the number of objects, crops that failed, and if all was there already."""
     check_overlay(opened, outputs)
@@ -265,7 +272,7 @@ def _segment_opened(
     recipe.save(outputs.recipe)
     total = len(grid) * len(opened.planes)
     source = (
-        _outcomes_here(opened, model, recipe.config, todo, total)
+        _outcomes_here(opened, model, recipe.config, todo, total, cache)
         if workers is None
         else _outcomes_there(workers.outcomes(recipe, todo), len(todo), total)
     )
@@ -364,6 +371,7 @@ def _outcomes_here(
     config: AutomaticConfig,
     todo: Sequence[Place],
     total: int,
+    cache: EmbeddingCache | None,
 ) -> Generator[Step | Outcome, None, None]:
     """Work through crops in this process."""
     embedding: PlaneEmbedding | None = None
@@ -372,6 +380,7 @@ def _outcomes_here(
             embedding = open_plane(
                 opened.source,
                 model,
+                cache=cache,
                 grid=opened.grid,
                 plane=(t, z),
                 intensity=opened.intensity,

@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.batch import Outcome, Place, find_outcome
 from napari_sam.engine.embed import PlaneEmbedding, open_plane
 from napari_sam.engine.jobs import Step, run
@@ -40,11 +41,17 @@ class Cluster:
         The connection.
     device : str
         Which device workers use, as in `load_model`.
+    cache : EmbeddingCache, optional
+        Where workers look for embeddings and keep them: a folder that all of them
+        reach by the same path.
     """
 
-    def __init__(self, client: Any, device: str = "auto") -> None:
+    def __init__(
+        self, client: Any, device: str = "auto", cache: EmbeddingCache | None = None
+    ) -> None:
         self._client = client
         self._device = device
+        self._store = None if cache is None else _Store.of(cache)
 
     def outcomes(self, recipe: Recipe, places: Sequence[Place]) -> Iterator[Outcome]:
         """Work through crops; yield what becomes of each, in any order.
@@ -70,7 +77,13 @@ class Cluster:
                 if place is None:
                     return
                 task = self._client.submit(
-                    work_on_crop, text, place, self._device, pure=False, retries=1
+                    work_on_crop,
+                    text,
+                    place,
+                    self._device,
+                    self._store,
+                    pure=False,
+                    retries=1,
                 )
                 pending[task] = place
                 finished.add(task)
@@ -87,9 +100,30 @@ class Cluster:
                 task.cancel()
 
 
+class _Store(NamedTuple):
+    """How a worker opens an `EmbeddingCache`."""
+
+    path: str
+    limit_bytes: int | None
+    adds: bool
+
+    @classmethod
+    def of(cls, cache: EmbeddingCache) -> _Store | None:
+        """Return None for one in memory, which is of no use to others."""
+        if cache.path is None:
+            return None
+        return cls(str(cache.path.resolve()), cache.limit_bytes, cache.adds)
+
+    def open(self) -> EmbeddingCache:
+        return EmbeddingCache(self.path, limit_bytes=self.limit_bytes, adds=self.adds)
+
+
 @contextmanager
 def open_cluster(
-    scheduler: str | None = None, n_workers: int | None = None, device: str = "auto"
+    scheduler: str | None = None,
+    n_workers: int | None = None,
+    device: str = "auto",
+    cache: EmbeddingCache | None = None,
 ) -> Iterator[Cluster]:
     """Connect to a running scheduler, or start workers on this machine.
 
@@ -102,6 +136,8 @@ def open_cluster(
     device : str
         Which device workers use. With "auto" on a machine with several GPUs, workers
         that are numbered take turns.
+    cache : EmbeddingCache, optional
+        As in `Cluster`.
 
     Yields
     ------
@@ -129,7 +165,7 @@ def open_cluster(
                 "with: dask scheduler, and give its address: tcp://host:8786"
             ) from error
         with client:
-            yield Cluster(client, device)
+            yield Cluster(client, device, cache)
         return
     with (
         LocalCluster(
@@ -140,10 +176,12 @@ def open_cluster(
         ) as cluster,
         Client(cluster) as client,
     ):
-        yield Cluster(client, device)
+        yield Cluster(client, device, cache)
 
 
-def work_on_crop(recipe: str, place: Place, device: str) -> Outcome:
+def work_on_crop(
+    recipe: str, place: Place, device: str, store: _Store | None = None
+) -> Outcome:
     """Find what one crop sees; what a worker of dask calls.
 
     Parameters
@@ -154,10 +192,12 @@ def work_on_crop(recipe: str, place: Place, device: str) -> Outcome:
         (frame, slice, crop).
     device : str
         As in `load_model`.
+    store : _Store, optional
+        Where embeddings are looked for and kept.
     """
     frame, z, crop = place
     try:
-        embedding = _opened(recipe, (frame, z), _own_device(device))
+        embedding = _opened(recipe, (frame, z), _own_device(device), store)
         config = Recipe.from_dict(json.loads(recipe)).config
         return run(find_outcome(embedding, crop, config, _STEP), progress=False)
     except DeviceError:
@@ -170,7 +210,9 @@ _STEP = Step(0, 1, "segment")
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(recipe: str, plane: tuple[int, int], device: str) -> PlaneEmbedding:
+def _opened(
+    recipe: str, plane: tuple[int, int], device: str, store: _Store | None
+) -> PlaneEmbedding:
     what = Recipe.from_dict(json.loads(recipe))
     model = _loaded(what.weights.name, what.weights.precision, device)
     opened = what.open()
@@ -182,6 +224,7 @@ def _opened(recipe: str, plane: tuple[int, int], device: str) -> PlaneEmbedding:
     return open_plane(
         opened.source,
         model,
+        cache=None if store is None else store.open(),
         grid=opened.grid,
         plane=plane,
         intensity=opened.intensity,

@@ -15,7 +15,6 @@ encoder is used by one at a time, a click before the next crop of `fill`.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import threading
@@ -26,19 +25,19 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from napari_sam.cache import SEAL_BYTES, CacheEntry, EmbeddingCache
+from napari_sam.cache import CacheEntry, EmbeddingCache
 from napari_sam.engine.fingerprint import encoder_digest, fingerprint_plane
 from napari_sam.engine.jobs import Job, Step, device_errors, job
 from napari_sam.engine.pipeline import Stages, work_ahead
+from napari_sam.engine.pixels import CropPixels, read_crop
 from napari_sam.engine.turn import turn_of
 from napari_sam.errors import CacheMismatchError, InputError, NapariSamWarning
-from napari_sam.images import ImageSource, Intensity, find_intensity, read_rgb
-from napari_sam.images.background import MIN_CONTRAST, block_means, contrast
+from napari_sam.images import ImageSource, Intensity, find_intensity
+from napari_sam.images.background import MIN_CONTRAST
 from napari_sam.readers import open_image
 from napari_sam.settings import get_settings
-from napari_sam.tiling import Box, Crop, CropGrid, Need
+from napari_sam.tiling import CELLS, Box, Crop, CropGrid, Need
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,15 +56,6 @@ _KEPT_IN_MEMORY = 4
 _CONTEXT = 4 / 3
 
 logger = logging.getLogger(__name__)
-
-
-class _Pixels(NamedTuple):
-    """What the encoder sees of a crop, (1, 3, h, w) uint8, and its digest."""
-
-    crop: Crop
-    pixels: Tensor
-    seal: bytes  # says nothing where nothing is kept
-    contrast: float  # of the plane's own pixels
 
 
 class _Kept(NamedTuple):
@@ -111,30 +101,24 @@ class PlaneEmbedding:
         self.intensity = intensity
         self._cache = cache
         self._key: dict[str, Any] = {}
-        self._key_covers_all = False
+        self._fingerprints: dict[int, dict[str, Any]] = {}
         self._entry: CacheEntry | None = None
         self._recent: OrderedDict[Crop, Tensor] = OrderedDict()
-        self._looked_at: _Pixels | None = None
+        self._looked_at: CropPixels | None = None
         self._unwritten: dict[Crop, Tensor] = {}
         self._encoded: set[int] = set()
         self._lock = threading.Lock()
         self._need = Need()
         if cache is not None:
-            fingerprint = fingerprint_plane(source, plane, intensity.channels)
-            self._key_covers_all = fingerprint["covers"] == "all pixels"
             self._key = {
                 "encoder": encoder_digest(model),
                 "precision": model.precision,
-                "image": fingerprint,
                 "plane": list(plane),
                 "intensity": asdict(intensity),
             }
             layout = {"size": grid.size, "halo": grid.halo, "zoom": grid.zoom}
-            self._entry = cache.entry(
-                {**self._key, "grid": {"shape": list(grid.shape), **layout}},
-                len(grid),
-                self._shape,
-            )
+            whole = {"grid": {"shape": list(grid.shape), **layout, "cells": CELLS}}
+            self._entry = self._entry_of(grid[0], whole, len(grid))
 
     def of(self, crop: Crop) -> Tensor:
         """Return the embedding of a crop; encode it if it is not there yet.
@@ -189,7 +173,8 @@ class PlaneEmbedding:
         Blocks of 8 x 8 px differ by less than 2 gray levels of 255; see
         `napari_sam.images.background`. A crop that is stored is none.
         """
-        if self._key_covers_all and (state := self.state(crop)) != "missing":
+        state = self.state(crop)
+        if state != "missing" and self._key_covers_all(crop):
             return state == "skipped"
         # who asks will want its embedding next: pixels are not read twice
         self._looked_at = self._read(crop)
@@ -269,12 +254,12 @@ class PlaneEmbedding:
                 waiting.pop()
             return waiting[: -n - 1 : -1]
 
-        def read(crop: Crop) -> _Pixels | None:
+        def read(crop: Crop) -> CropPixels | None:
             # another process, or a click, may have been faster
             return None if self.state(crop) == "done" else self._read(crop)
 
         def encode(
-            crops: list[Crop], parts: list[_Pixels | None]
+            crops: list[Crop], parts: list[CropPixels | None]
         ) -> list[_Kept | None]:
             for crop in crops:
                 del left[crop.index]
@@ -327,14 +312,33 @@ class PlaneEmbedding:
         if crop.index >= 0 or self._cache is None:
             return self._entry, crop.index
         region = {"box": asdict(crop.box), "input_shape": list(crop.input_shape)}
-        return self._cache.entry({**self._key, "crop": region}, 1, self._shape), 0
+        return self._entry_of(crop, {"crop": region}, 1), 0
+
+    def _entry_of(self, crop: Crop, what: dict[str, Any], n: int) -> CacheEntry | None:
+        """Return the entry that holds a crop; None if the cache takes none."""
+        key = {**self._key, **self._image_key(crop), **what}
+        if self._cache is None or not (self._cache.adds or self._cache.knows(key)):
+            return None
+        return self._cache.entry(key, n, self._shape)
+
+    def _image_key(self, crop: Crop) -> dict[str, Any]:
+        """Identify the pixels that a crop is read from, and their level."""
+        level = self.source.level_for(crop.scale)
+        if level not in self._fingerprints:
+            self._fingerprints[level] = fingerprint_plane(
+                self.source.level(level), self.plane, self.intensity.channels
+            )
+        return {"image": self._fingerprints[level], "level": level}
+
+    def _key_covers_all(self, crop: Crop) -> bool:
+        return bool(self._image_key(crop)["image"]["covers"] == "all pixels")
 
     def _stored(self, crop: Crop) -> Tensor | None:
         entry, index = self._place(crop)
         seal = None if entry is None else entry.seal(index)
         if entry is None or seal is None:
             return None
-        if not self._key_covers_all and seal != self._read(crop).seal:
+        if not self._key_covers_all(crop) and seal != self._read(crop).seal:
             logger.warning("the image has changed in %s; it is encoded again", crop.box)
             return None
         try:
@@ -346,29 +350,19 @@ class PlaneEmbedding:
             return None
         return torch.from_numpy(values.astype(np.float32))[None].to(self.model.device)
 
-    def _read(self, crop: Crop) -> _Pixels:
-        """Read a crop as the encoder sees it; band by band, as it may be large.
-
-        Resampling is that of the reference with PIL: bilinear, smoothed where it
-        shrinks. Rows first, then columns, in 8 bit: so bands change nothing.
-        """
-        (height, width), box = crop.input_shape, crop.box
-        digest = hashlib.blake2b(digest_size=SEAL_BYTES)
-        bands, means = [], []
-        for y0 in range(box.y0, box.y1, self.grid.size):
-            band = Box(y0, box.x0, min(y0 + self.grid.size, box.y1), box.x1)
-            rgb = read_rgb(self.source, self.intensity, band, self.plane)
-            rgb = np.ascontiguousarray(rgb)
-            if self._entry is not None:
-                digest.update(rgb.data)
-            means.append(block_means(rgb))
-            pixels = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
-            bands.append(_resampled(pixels[None], (band.height, width)))
-        pixels = _resampled(torch.cat(bands, dim=2), (height, width))
-        return _Pixels(crop, pixels, digest.digest(), contrast(means))
+    def _read(self, crop: Crop) -> CropPixels:
+        is_sealed = self._cache is not None
+        return read_crop(
+            self.source,
+            self.intensity,
+            self.plane,
+            crop,
+            band=self.grid.size,
+            is_sealed=is_sealed,
+        )
 
     def _encode_in_turn(
-        self, parts: list[_Pixels | None], skip_background: bool
+        self, parts: list[CropPixels | None], skip_background: bool
     ) -> list[_Kept | None]:
         """Encode what is not encoded yet and shows something; in the background."""
         with turn_of(self.model).take(urgent=False):
@@ -387,27 +381,28 @@ class PlaneEmbedding:
         return [None if part is None else kept.get(part.crop.index) for part in parts]
 
     @torch.inference_mode()
-    def _encode(self, batch: list[_Pixels]) -> list[Tensor]:
+    def _encode(self, batch: list[CropPixels]) -> list[Tensor]:
         with device_errors():
             inputs = [self.model.preprocess(part.pixels) for part in batch]
             encoded = self.model.encode(torch.cat(inputs))
         return [embedding[None] for embedding in encoded]
 
-    def _keep(self, part: _Pixels, embedding: Tensor) -> Tensor:
+    def _keep(self, part: CropPixels, embedding: Tensor) -> Tensor:
         """Store an embedding; return it as it will be read, rounding included."""
-        if self._cache is None:
-            return embedding
         kept = self._rounded(part, embedding)
         found = self._unwritten[part.crop]
         self._write(kept)
         return found
 
-    def _rounded(self, part: _Pixels, embedding: Tensor) -> _Kept:
-        """Round an embedding as it is stored; until then it can be recalled."""
-        dtype = torch.float32
-        if self._cache is not None and self._cache.dtype == "float16":
-            dtype = torch.float16
-        rounded = embedding.to(dtype)
+    def _rounded(self, part: CropPixels, embedding: Tensor) -> _Kept:
+        """Round an embedding as it is stored; until then it can be recalled.
+
+        Where nothing is kept it is rounded, too: an answer shall not depend on it.
+        """
+        stored = "float16" if self._cache is None else self._cache.dtype
+        rounded = embedding.to(getattr(torch, stored))
+        if self._cache is None and not rounded.isfinite().all():
+            rounded = embedding  # beyond the range; a store would refuse it
         self._unwritten[part.crop] = rounded.float()
         self._encoded.add(part.crop.index)
         return _Kept(part.crop, rounded[0].cpu().numpy(), part.seal)
@@ -420,7 +415,7 @@ class PlaneEmbedding:
         finally:
             self._unwritten.pop(kept.crop, None)
 
-    def _skip(self, part: _Pixels) -> bool:
+    def _skip(self, part: CropPixels) -> bool:
         if part.contrast >= MIN_CONTRAST:
             return False
         if self._entry is not None and part.crop.index >= 0:
@@ -578,9 +573,3 @@ def default_grid(source: ImageSource, model: Sam) -> CropGrid:
     size = model.config.image_size
     halo = get_settings().crop_halo * size // 1024
     return CropGrid(source.plane_shape, size=size, halo=halo)
-
-
-def _resampled(pixels: Tensor, shape: tuple[int, int]) -> Tensor:
-    if pixels.shape[2:] == shape:
-        return pixels
-    return functional.interpolate(pixels, shape, mode="bilinear", antialias=True)

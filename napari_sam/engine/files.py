@@ -54,8 +54,9 @@ class ImageOptions:
         have a good size for the network. Default: the rule of `CropGrid`.
     diameter_um : float, optional
         The same in micrometres.
-    limits : tuple of float, optional
-        Pixel values that become black and white. Default: from `find_intensity`.
+    limits : tuple of (float, float), optional
+        Pixel values that become black and white: one pair for all channels, or one for
+        each. Default: from `find_intensity`.
     """
 
     image: str | None = None
@@ -67,7 +68,7 @@ class ImageOptions:
     pixel_size_um: float | None = None
     diameter: float | None = None
     diameter_um: float | None = None
-    limits: tuple[float, float] | None = None
+    limits: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +246,7 @@ def open_file(path: Path, model: Sam, options: ImageOptions) -> OpenedFile:
     intensity = find_intensity(
         source,
         channels=options.channels or None,
-        limits=None if options.limits is None else [options.limits],
+        limits=options.limits,
         invert=options.invert,
     )
     return OpenedFile(source, options, intensity, grid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -83,6 +84,7 @@ def plan_image(
         is_once_more = outputs.overwrite and earlier.is_complete
         n_done = 0 if is_once_more else len(earlier.records) - len(earlier.failed)
     n_pixels = source.plane_shape[0] * source.plane_shape[1] * len(planes)
+    n_read = math.prod(source.level(source.level_for(grid[0].scale)).plane_shape)
     item_bytes = np.dtype(source.array.dtype).itemsize
     n_channels = len(opened.intensity.channels)
     return PlannedImage(
@@ -90,7 +92,7 @@ def plan_image(
         shape=source.shape,
         n_crops=n_crops,
         n_left=n_crops - n_done,
-        pixel_bytes=n_pixels * item_bytes * n_channels,
+        pixel_bytes=n_read * len(planes) * item_bytes * n_channels,
         label_bytes=n_pixels * np.dtype(np.uint32).itemsize,
     )
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_sam.cache import EmbeddingCache
     from napari_sam.engine.files import Outputs
     from napari_sam.engine.predict import Prediction
     from napari_sam.model import Sam
@@ -81,7 +82,7 @@ class Predicted:
 
 
 @job
-def predict_file(
+def predict_file(  # noqa: PLR0913 - an image, its prompts, a model, and how
     path: Path,
     prompts: Sequence[Prompts],
     outputs: Outputs,
@@ -89,6 +90,7 @@ def predict_file(
     options: ImageOptions | None = None,
     *,
     complete: bool = True,
+    cache: EmbeddingCache | None = None,
 ) -> Job[Predicted]:
     """Find the objects of an image file that prompts point at, and write them.
 
@@ -104,6 +106,8 @@ def predict_file(
         sequence, is its id in the labels.
     complete : bool, default True
         Finish objects that the first view cuts, or shows too large or too small.
+    cache : EmbeddingCache, optional
+        Where embeddings are looked for and kept.
 
     Yields
     ------
@@ -137,6 +141,7 @@ def predict_file(
     embedding = open_plane(
         opened.source,
         model,
+        cache=cache,
         grid=opened.grid,
         plane=opened.planes[0],
         intensity=opened.intensity,

@@ -26,7 +26,7 @@ from napari_sam.engine.fingerprint import fingerprint_plane
 from napari_sam.engine.grid_masks import GridMode
 from napari_sam.errors import FormatError, InputError, MissingFileError
 from napari_sam.images import Intensity  # noqa: TC001 - pydantic reads it
-from napari_sam.tiling import CropGrid
+from napari_sam.tiling import CELLS, CropGrid
 from napari_sam.writers.atomic import atomic
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Recipe:
     image : str
         The file.
     pixels : dict
-        From `fingerprint_plane`, of the first plane that is used.
+        From `fingerprint_plane`, of the first plane that is used, at the level that is
+        read.
     options : ImageOptions
         How the file is opened.
     intensity : Intensity
@@ -182,6 +183,7 @@ class Recipe:
         """Digest of all that the labels depend on; not where files lie, or when."""
         facts = self.to_dict()
         del facts["image"], facts["versions"], facts["weights"]["name"]
+        facts["grid"]["cells"] = CELLS  # crops of an earlier layout do not fit
         text = json.dumps(facts, sort_keys=True).encode()
         return hashlib.blake2b(text, digest_size=16).hexdigest()
 
@@ -290,9 +292,11 @@ def _with_mode(
 
 
 def _fingerprint(opened: OpenedFile) -> dict[str, Any]:
+    scale = 1.0 if opened.grid is None else opened.grid.zoom
+    level = opened.source.level_for((scale, scale))
     try:
         return fingerprint_plane(
-            opened.source, opened.planes[0], opened.intensity.channels
+            opened.source.level(level), opened.planes[0], opened.intensity.channels
         )
     except FormatError:
         # some pixels cannot be decoded; others may, and the crops will say which

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_sam.cache import EmbeddingCache
     from napari_sam.engine.automatic import AutomaticConfig
     from napari_sam.engine.batch import CropWorkers, Report
     from napari_sam.engine.files import Outputs
@@ -214,12 +215,13 @@ def segment_stack(  # noqa: PLR0913 - as `segment_file`, and how to link
     *,
     weights: str = "",
     workers: CropWorkers | None = None,
+    cache: EmbeddingCache | None = None,
 ) -> Job[Report]:
     """Find all objects of a stack: plane by plane, then linked.
 
     Parameters
     ----------
-    path, outputs, model, options, config, weights, workers
+    path, outputs, model, options, config, weights, workers, cache
         As in `segment_file`. The labels of single planes stay where `outputs` says:
         linking them again with other thresholds takes seconds.
     link : LinkOptions, optional
@@ -243,7 +245,14 @@ def segment_stack(  # noqa: PLR0913 - as `segment_file`, and how to link
     # before the planes are segmented, which may take hours
     _check(open_source(path, options or ImageOptions()), link or LinkOptions())
     report = yield from segment_file(
-        path, outputs, model, options, config, weights=weights, workers=workers
+        path,
+        outputs,
+        model,
+        options,
+        config,
+        weights=weights,
+        workers=workers,
+        cache=cache,
     )
     labels = linked_name(outputs.labels)
     # a file of an earlier call is of these planes, or was made from others

@@ -7,7 +7,7 @@ from napari_sam.images.intensity import (
     read_rgb,
     to_uint8_rgb,
 )
-from napari_sam.images.source import ImageSource, PixelArray
+from napari_sam.images.source import ImageSource, PixelArray, fitting_levels
 
 __all__ = [
     "PERCENTILES",
@@ -15,6 +15,7 @@ __all__ = [
     "Intensity",
     "PixelArray",
     "find_intensity",
+    "fitting_levels",
     "read_rgb",
     "to_uint8_rgb",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ALPHA_FREE = {1: 1, 2: 1, 3: 3, 4: 3}
+
+# A scale of 0.2501 may read a level of a quarter: scales are rounded so that crops have
+# whole pixels, and a hundredth of a pixel in a pixel is not seen (ours).
+_LEVEL_SLACK = 1.01
 
 
 class PixelArray(Protocol):
@@ -56,12 +60,15 @@ class ImageSource:
         One for each channel, or none at all.
     path : Path, optional
         The file that the image was read from.
+    levels : tuple of array
+        The image at lower resolutions, the largest first: arrays with the same axes,
+        each pixel the mean of a block of pixels of `array`.
 
     Raises
     ------
     InputError
-        If the axes do not describe the array, or if its pixels are none or not
-        real numbers.
+        If the axes do not describe the array, if its pixels are none or not real
+        numbers, or if a level differs in more than its height and width.
 
     Examples
     --------
@@ -79,10 +86,18 @@ class ImageSource:
     name: str = "image"
     channel_names: tuple[str, ...] = ()
     path: Path | None = None
+    levels: tuple[PixelArray, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_axes()
         self._check_pixels()
+        if len(fitting_levels(self.array, self.levels, self.axes)) < len(self.levels):
+            shapes = [tuple(each.shape) for each in self.levels]
+            raise InputError(
+                f"levels of shapes {shapes} for {self.name} of shape "
+                f"{tuple(self.array.shape)}; give smaller and smaller ones that differ "
+                "in height and width only"
+            )
         if self.channel_names and len(self.channel_names) != self.n_channels:
             raise InputError(
                 f"{len(self.channel_names)} channel names for {self.n_channels} "
@@ -118,6 +133,57 @@ class ImageSource:
         """Iterate over the (frame, slice) of each plane, frame by frame."""
         n_frames, n_slices = self.shape[:2]
         return ((t, z) for t in range(n_frames) for z in range(n_slices))
+
+    def level(self, number: int) -> ImageSource:
+        """Return the image at a lower resolution; 0 is the image itself.
+
+        Raises
+        ------
+        InputError
+            If there is no such level.
+        """
+        if not 0 <= number <= len(self.levels):
+            raise InputError(
+                f"level {number} of {self.name}; its levels are 0 to {len(self.levels)}"
+            )
+        if number == 0:
+            return self
+        smaller = replace(self, array=self.levels[number - 1], levels=())
+        size = self.pixel_size_um
+        if size is not None:
+            y, x = self.blocks(smaller)
+            size = size[0] * y, size[1] * x
+        return replace(smaller, levels=self.levels[number:], pixel_size_um=size)
+
+    def level_for(self, scale: tuple[float, float]) -> int:
+        """Return the level with the fewest pixels that suffice for a scale.
+
+        Parameters
+        ----------
+        scale : tuple of float
+            Wanted pixels per pixel of this image, (y, x).
+
+        Examples
+        --------
+        >>> levels = [np.zeros((n, n), np.uint8) for n in (400, 200, 100)]
+        >>> source = ImageSource(levels[0], levels=tuple(levels[1:]))
+        >>> [source.level_for((scale, scale)) for scale in (1.0, 0.5, 0.3, 0.25)]
+        [0, 1, 1, 2]
+        """
+        for number in range(len(self.levels), 0, -1):
+            blocks = self.blocks(self.level(number))
+            sides = (n * s for n, s in zip(blocks, scale, strict=True))
+            if max(sides) <= _LEVEL_SLACK:
+                return number
+        return 0
+
+    def blocks(self, smaller: ImageSource) -> tuple[float, float]:
+        """Return how many pixels of this image one pixel of a level covers, (y, x)."""
+        height, width = smaller.plane_shape
+        return (
+            block_length(self.plane_shape[0], height),
+            block_length(self.plane_shape[1], width),
+        )
 
     def read(
         self,
@@ -253,3 +319,51 @@ class ImageSource:
                 f"{self.name} has pixels of type {self.array.dtype}; give booleans, "
                 "integers or floats"
             )
+
+
+def block_length(full: int, part: int) -> float:
+    """Return how many of `full` pixels one of the `part` pixels of a level covers.
+
+    Levels are rounded to whole pixels but made by whole factors: 2001 px halved are
+    1000 px of twice the size, not of 2.001 times.
+
+    Examples
+    --------
+    >>> block_length(2001, 1000), block_length(2000, 1500)
+    (2, 1.3333333333333333)
+    """
+    whole = round(full / part)
+    return whole if abs(full / whole - part) < 1 else full / part
+
+
+def fitting_levels(
+    array: PixelArray, levels: Sequence[PixelArray], axes: str
+) -> tuple[PixelArray, ...]:
+    """Choose the levels that show every plane and channel of an image.
+
+    Parameters
+    ----------
+    array : array
+        The image at full resolution.
+    levels : sequence of array
+        The image at lower resolutions, the largest first. A pyramid over z has fewer
+        slices there, which do not fit.
+    axes : str
+        As in `ImageSource`.
+    """
+    fitting: list[PixelArray] = []
+    before = array
+    for level in levels:
+        if _is_level_of(before, level, axes):
+            fitting.append(level)
+            before = level
+    return tuple(fitting)
+
+
+def _is_level_of(array: PixelArray, level: PixelArray, axes: str) -> bool:
+    if len(level.shape) != len(array.shape) or level.dtype != array.dtype:
+        return False
+    pairs = list(zip(axes, array.shape, level.shape, strict=True))
+    return all(
+        0 < part <= full if axis in "YX" else part == full for axis, full, part in pairs
+    ) and any(part < full for _, full, part in pairs)

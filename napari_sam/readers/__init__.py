@@ -30,7 +30,7 @@ from napari_sam.errors import (
     NapariSamWarning,
     file_errors,
 )
-from napari_sam.images import ImageSource
+from napari_sam.images import ImageSource, fitting_levels
 from napari_sam.readers.ome_zarr import zarr_images
 from napari_sam.readers.stored import (
     BROKEN,
@@ -220,13 +220,16 @@ def _from_stored(
             f"shapes {list(shapes)}"
         )
     axes = axes or known_axes(stored.axes, shapes[level], path.name)
+    array = stored.load(level)
+    smaller = [stored.load(i) for i in range(level % len(shapes) + 1, len(shapes))]
     opened = ImageSource(
-        stored.load(level),
+        array,
         axes=axes,
         pixel_size_um=stored.pixel_sizes_um[level] if stored.pixel_sizes_um else None,
         z_step_um=stored.z_step_um,
         name=_stem(path),
         path=path,
+        levels=fitting_levels(array, smaller, axes),
     )
     # names that do not fit, such as one for RGB, are no fault of the user
     names = stored.channel_names

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from napari_sam.errors import FormatError, InputError
+from napari_sam.images.source import block_length
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,9 +178,6 @@ def level_sizes_um(
 ) -> tuple[tuple[float, float], ...]:
     """Pixel size of each level where the file gives that of the first only.
 
-    Levels are rounded to whole pixels but made by whole factors: 2001 px halved
-    are 1000 px of twice the size, not of 2.001 times.
-
     Examples
     --------
     >>> level_sizes_um("YX", [(2001, 2000), (1000, 1000)], (0.5, 0.5))
@@ -190,10 +188,7 @@ def level_sizes_um(
     full = plane_shape(axes, shapes[0])
     sizes = []
     for shape in shapes:
-        y, x = (
-            round(a / b) if abs(a / round(a / b) - b) < 1 else a / b
-            for a, b in zip(full, plane_shape(axes, shape), strict=True)
-        )
+        y, x = map(block_length, full, plane_shape(axes, shape))
         sizes.append((size_um[0] * y, size_um[1] * x))
     return tuple(sizes)
 

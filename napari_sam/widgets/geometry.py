@@ -15,7 +15,7 @@ import numpy as np
 from napari.utils.transforms import Affine
 
 from napari_sam.engine.request import PlaneView, StackView
-from napari_sam.images import ImageSource, Intensity
+from napari_sam.images import ImageSource, Intensity, fitting_levels
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -156,7 +156,9 @@ def plane_view(
     if len(index) <= 4 and index[-2:] == (None, None):
         axes = "TZYX"[-len(index) :] + colour
         t, z = (0, 0, *place)[-2:]
-        source = ImageSource(array, axes, name=layer.name)
+        smaller = tuple(layer.data[1:]) if layer.multiscale else ()
+        levels = fitting_levels(array, smaller, axes)
+        source = ImageSource(array, axes, name=layer.name, levels=levels)
     else:
         source = ImageSource(Slab(array, index), "YX" + colour, name=layer.name)
         t, z = 0, 0

@@ -14,6 +14,7 @@ import tifffile
 import torch
 
 from napari_sam.cli import main
+from napari_sam.settings import get_settings
 from napari_sam.weights import save_weights
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def cli(
     """Run ``napari-sam`` with arguments, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setenv("NAPARI_SAM_CACHE_DIR", str(tmp_path / "user-cache"))
+    get_settings.cache_clear()
     monkeypatch.setenv("COLUMNS", "200")  # errors of typer are not broken into lines
 
     def run(*arguments: object) -> Ended:
@@ -51,6 +54,7 @@ def cli(
         return Ended(int(ended.value.code or 0), printed.out, printed.err)
 
     yield run
+    get_settings.cache_clear()
     logger = logging.getLogger("napari_sam")
     logger.handlers = [logging.NullHandler()]
     logger.setLevel(logging.NOTSET)

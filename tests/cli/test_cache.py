@@ -83,6 +83,21 @@ def test_limits_of_contrast_are_another_embedding(
     assert [[0.0, 400.0]] in limits
 
 
+def test_each_channel_has_limits_of_its_own(
+    cli: Callable[..., Ended], weights: Path, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 500, (2, 90, 80), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "two.tif", pixels, metadata={"axes": "CYX"})
+    command = ("embed", "two.tif", "--model", weights, "--cache", "kept")
+    assert cli(*command, "--limits", "0,400", "--limits", "10,200").status == 0
+    assert cli(*command, "--limits", "0,300").status == 0
+    found = [e.key["intensity"]["limits"] for e in EmbeddingCache("kept").entries()]
+    assert sorted(found) == [[[0.0, 300.0]] * 2, [[0.0, 400.0], [10.0, 200.0]]]
+    ended = cli(*command, *("--limits", "0,1") * 3)
+    assert ended.status == 2
+    assert "3 pairs of limits for 2 channels" in ended.err
+
+
 @pytest.mark.parametrize("command", ["info", "verify", "clean", "pack"])
 def test_a_store_that_is_not_there_is_not_made(
     cli: Callable[..., Ended], tmp_path: Path, command: str

@@ -30,7 +30,6 @@ def test_predict_writes_what_the_library_predicts(
     )  # fmt: skip
     assert ended.status == 0, ended.err
     model = load_model(weights)
-    # not `embed`, which rounds to float16 what it keeps: these weights would tell
     predictor = Predictor(model, open_plane(image, model))
     point = predictor.predict(
         Prompts(points=[[20, 20], [60, 110]], positive=[True, False])

@@ -333,7 +333,7 @@ class TestRecipe:
         path = tmp_path / "deep.tif"
         tifffile.imwrite(path, pixels)
         to = outputs_in(tmp_path, path)
-        run(segment_file(path, to, tiny_sam, ImageOptions(limits=(100, 3000))))
+        run(segment_file(path, to, tiny_sam, ImageOptions(limits=((100, 3000),))))
         assert Recipe.read(to.recipe).intensity.limits == ((100.0, 3000.0),)
 
 

@@ -69,7 +69,29 @@ def test_an_embedding_is_what_the_network_says(tiny_sam, plane):
     rgb = np.repeat(plane[crop.box.slices][None], 3, axis=0)
     with torch.inference_mode():
         expected = tiny_sam.encode(tiny_sam.preprocess(torch.from_numpy(rgb)[None]))
+    expected = expected.half().float()  # as it is kept
     torch.testing.assert_close(embedding.of(crop), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_an_answer_does_not_depend_on_whether_it_is_kept(tiny_sam, plane, dtype):
+    cache = EmbeddingCache(dtype=dtype)
+    kept = open_plane(plane, tiny_sam, cache=cache, intensity=GRAY)
+    plain = open_plane(plane, tiny_sam, intensity=GRAY)
+    same = torch.equal(kept.of(kept.grid[0]), plain.of(plain.grid[0]))
+    assert same == (dtype == "float16")
+
+
+def test_what_float16_cannot_hold_is_not_rounded_where_nothing_is_kept(
+    tiny_sam, plane, monkeypatch
+):
+    large = torch.full((1, 32, 8, 8), 1e5)
+    monkeypatch.setattr(tiny_sam, "encode", lambda x: large)
+    embedding = open_plane(plane, tiny_sam, intensity=GRAY)
+    assert torch.equal(embedding.of(embedding.grid[0]), large)
+    refusing = open_plane(plane, tiny_sam, cache=EmbeddingCache(), intensity=GRAY)
+    with pytest.raises(InputError, match="beyond the range of float16"):
+        refusing.of(refusing.grid[0])
 
 
 def test_a_click_waits_for_one_crop_only(tiny_sam, plane, encoded):

@@ -98,7 +98,7 @@ def test_a_file_becomes_labels_and_uncertainty(balls, tmp_path):
     (outputs,) = plan_outputs([path], tmp_path / "out")
     report = run(
         three_planes_file(
-            path, outputs, BrightSam(), ImageOptions(limits=(0, 255)), GRID
+            path, outputs, BrightSam(), ImageOptions(limits=((0, 255),)), GRID
         ),
         progress=False,
     )

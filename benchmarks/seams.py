@@ -5,7 +5,10 @@ middle of a larger part that four crops share. Objects within the halo of the ed
 left out. Given is AP, the share of objects that are there in both, TP / (TP + FP + FN),
 at several IoU; 1 is what a person expects. For comparison the network is asked once
 more in a single crop that begins a few pixels further: nothing is stitched there, so
-that this is the part of the network, and a stitched plane cannot do better.
+that this is the part of the network, and a stitched plane cannot do better. Last, a
+square of 256 input px is repeated until it fills a crop, and two of its copies are
+compared: they show the same amid the same, so that only their place in the frame of the
+network tells them apart.
 
     python -m benchmarks.seams --folder data/nuclei --places 3
     python -m benchmarks.seams --weights runs/last.safetensors --scale 2
@@ -87,12 +90,13 @@ class Slide:
         self.scale = scale
         self.intensity: Intensity = find_intensity(self.source)
 
-    def labels(self, box: Box) -> NDArray[Any]:
-        """Segment a part as if it were the whole image."""
+    def labels(self, box: Box, repeats: int = 1) -> NDArray[Any]:
+        """Segment a part, side by side with itself, as if it were the whole image."""
         part = self.source.read(box)
+        part = np.tile(part, (repeats, repeats, 1)[: part.ndim])
         axes = "YXS" if part.ndim == 3 else "YX"
         size = self.model.config.image_size
-        grid = CropGrid(box.shape, size, size // 8, self.scale)
+        grid = CropGrid(part.shape[:2], size, size // 8, self.scale)
         config = AutomaticConfig(skip_background=False)
         source = ImageSource(part, axes)
         work = segment(
@@ -114,6 +118,7 @@ def compare(
     comparisons = {"stitched": Comparison()} | {
         f"moved {n}": Comparison() for n in shifts
     }
+    comparisons["elsewhere in the frame"] = Comparison()
     seconds = time.perf_counter()
     for number in range(places):
         y, x = rng.integers(0, whole_side - wide + 1, 2).tolist()
@@ -129,6 +134,13 @@ def compare(
             moved = slide.labels(middle.shift(n, n))
             seen = np.s_[n:, n:], np.s_[: side - n, : side - n]
             comparisons[f"moved {n}"].add(whole[seen[0]], moved[seen[1]], halo)
+        # copies 1 and 2 of 4, with half a copy around them
+        square = Box(y, x, y + side // 4, x + side // 4)
+        copies = slide.labels(square, repeats=4)
+        first, second = (slice(n, n + side // 2) for n in (side // 8, 3 * side // 8))
+        comparisons["elsewhere in the frame"].add(
+            copies[first, first], copies[second, second], halo
+        )
     seconds = time.perf_counter() - seconds
     for name, comparison in comparisons.items():
         print(json.dumps({"what": name, **comparison.facts()}))

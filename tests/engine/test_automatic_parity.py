@@ -14,6 +14,7 @@ import torch
 from skimage import data
 from torch import Tensor, nn
 
+from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.embed import open_plane
 from napari_sam.engine.grid_masks import GridMode, grid_candidates
 from napari_sam.masks import Candidate, mask_iou
@@ -74,7 +75,8 @@ def test_weights_give_masks_around_their_points(networks: tuple[Sam, Any]) -> No
 
 
 def our_masks(model: Sam, image: np.ndarray) -> list[Candidate]:
-    plane = open_plane(image, model)
+    # not rounded to float16, as the reference does not
+    plane = open_plane(image, model, cache=EmbeddingCache(dtype="float32"))
     (crop,) = plane.grid
     work = grid_candidates(
         model, plane.of(crop), crop, Box.whole(image.shape[:2]), MODE

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.embed import open_plane
 from napari_sam.engine.pixels import read_crop
-from napari_sam.images import ImageSource, Intensity
+from napari_sam.errors import InputError
+from napari_sam.images import ImageSource, Intensity, fitting_levels
 from napari_sam.readers import open_image
 from napari_sam.tiling import Box, Crop, CropGrid
 
@@ -171,3 +173,25 @@ def test_a_pyramidal_tiff_is_read_at_a_level(tmp_path):
     assert (seen(source, crop) == averaged(image, 4)[:, :128]).all()
     assert open_image(tmp_path / "a.tif", level=1).level(1).plane_shape == (128, 160)
     assert open_image(tmp_path / "a.tif", level=-1).levels == ()
+
+
+def test_a_pyramid_over_z_has_no_levels_to_read(tmp_path):
+    stack = np.zeros((4, 64, 64), np.uint8)
+    half, flat = np.zeros((2, 32, 32), np.uint8), np.zeros((4, 32, 32), np.uint8)
+    assert fitting_levels(stack, [half, flat], "ZYX") == (flat,)
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    for name, array in (("0", stack), ("1", half), ("2", flat)):
+        root.create_array(name, data=array)
+    root.attrs["multiscales"] = [
+        {
+            "version": "0.4",
+            "axes": [{"name": n, "type": "space"} for n in "zyx"],
+            "datasets": [{"path": name} for name in "012"],
+        }
+    ]
+    (level,) = open_image(tmp_path / "a.zarr").levels
+    assert level.shape == (4, 32, 32)
+    with pytest.raises(InputError, match="differ in height and width only"):
+        ImageSource(stack, "ZYX", levels=(half,))
+    with pytest.raises(InputError, match="levels are 0 to 0"):
+        ImageSource(stack, "ZYX").level(1)

@@ -37,12 +37,17 @@ _SURE = 6.9
 _ROOM = 0.05
 
 _RING = 3  # pixels around an object that its brightness is compared with (ours)
-_FLAT = 10.0  # gray values: with less contrast, contrast says nothing (ours)
+FLAT = 10.0
+"""Gray values of 255: with less contrast, contrast says nothing (ours)."""
+
 _OPEN_PLANES = 3
 
-# Contrast of a slice that fades, and of one that does not, as share of that where the
-# object began (ours; tests/engine/test_propagate.py).
-_DIM, _BRIGHT = 0.25, 0.6
+# An object faded to this share of what lies on both sides has ended there, if a slice
+# beside it has less than the other share, too (ours; tests/engine/test_fade.py).
+_VALLEY, _BESIDE = 0.5, 0.6
+
+# Least share of an object's pixels that stand out where it fades (ours).
+_REMAINS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +66,9 @@ class PropagateConfig:
         Fewer pixels end the object.
     min_contrast : float, default 0.1
         Least difference of brightness between the object and what is around it, as
-        share of that in the prompted slice. Not asked where that one is below ten
-        gray values of 255. 0 never asks.
+        share of that in its clearest slice. Asked along z only, beyond the prompted
+        slices, and not where the clearest slice has less than ten gray values of 255.
+        0 never asks.
     max_gap : int, default 1
         Slices in a row that may fail and are bridged.
     min_agreement : float, default 0.7
@@ -103,14 +109,19 @@ class Answer(NamedTuple):
 
     found: Candidate
     overlap: float
-    contrast: float = float("nan")
 
 
 class Stopped(NamedTuple):
     """The object was not found, and why."""
 
     reason: str
-    contrast: float = float("nan")
+
+
+class Fade(NamedTuple):
+    """The first slice that an object does not reach, and why."""
+
+    at: int
+    reason: str
 
 
 class StackPlanes:
@@ -225,7 +236,6 @@ class Follower:
         self.planes = planes
         self.config = config
         self.forbidden = forbidden
-        self._contrast = 0.0
 
     def prompted(
         self, i: int, prompts: Prompts, earlier: Candidate | None = None
@@ -237,11 +247,17 @@ class Follower:
         i : int
             The slice.
         prompts : Prompts
-            With something positive.
+            With something positive, or negative points that correct a mask.
         earlier : Candidate, optional
             A mask that the prompts are to correct.
         """
         predictor = self.planes.predictor(i)
+        no = prompts.points[~prompts.positive]
+        only_no = not _is_positive(prompts)
+        if earlier is not None and only_no:
+            inner = _interior(earlier, no)
+            points, positive = [inner, *prompts.points], [True, *prompts.positive]
+            prompts = Prompts(points, positive, mask=prompts.mask)
         crop = predictor.crop_for(prompts)
         if earlier is not None and prompts.mask is None:
             config = predictor.model.config
@@ -249,15 +265,74 @@ class Follower:
             prompts = Prompts(prompts.points, prompts.positive, prompts.boxes, logits)
         prediction = predictor.predict(prompts, crop=crop)
         found = _candidate(prediction, prediction.best)
+        if only_no and holds(found, no):
+            found = _without(found, prompts.points[0], no)
         if not found.area:
             raise InputError(
                 f"the prompts of slice {i} show nothing; add a point, or a box"
             )
         return found
 
-    def start(self, i: int, found: Candidate) -> None:
-        """Begin at a slice: its contrast is what others are compared with."""
-        self._contrast = self._contrast_of(i, found)
+    def clear_part(
+        self, i: int, found: Candidate, clearest: float = 0.0
+    ) -> tuple[Candidate, float]:
+        """Leave out the pixels that have faded: what is seen of other slices.
+
+        Out of focus an object looks as wide as in its middle, and only fainter. The
+        threshold is that of slices, `min_contrast`. Nothing is left out of a slice
+        that is nearly as clear as the clearest, nor of one that would nearly vanish.
+
+        Parameters
+        ----------
+        i : int
+            The slice.
+        found : Candidate
+            The object in it.
+        clearest : float
+            Largest contrast of the object in other slices; 0 leaves nothing out.
+
+        Returns
+        -------
+        clear : Candidate
+            The object, or what is left of it.
+        contrast : float
+            How much brighter or darker the object is than what is around it, in gray
+            values of 255; NaN where that says nothing: along time, or if it is not
+            asked.
+        """
+        if self.planes.along == "t" or not self.config.min_contrast:
+            return found, float("nan")
+        gray, inside, around = self._seen(i, found)
+        contrast, sign = abs(inside - around), np.sign(inside - around)
+        if clearest < FLAT or contrast >= _BESIDE * clearest:
+            return found, contrast
+        # single pixels are noise; a disc's area has a root of 1.8 radii
+        even = ndimage.gaussian_filter(gray, min(max(1.0, found.area**0.5 / 7), 4.0))
+        away = (even - around) * sign
+        clear = found.mask & (away >= self.config.min_contrast * clearest)
+        parts, n_parts = ndimage.label(clear)
+        if not n_parts:
+            return found, contrast
+        sizes = np.bincount(parts.ravel())
+        sizes[0] = 0
+        largest = ndimage.binary_fill_holes(parts == sizes.argmax())
+        if largest.sum() < max(_REMAINS * found.area, self.config.min_area):
+            return found, contrast
+        return found.with_mask(largest), contrast
+
+    def _seen(
+        self, i: int, found: Candidate
+    ) -> tuple[NDArray[np.float64], float, float]:
+        """Brightness in an object's box, and its means inside and in a ring around."""
+        box, shape = found.box, self.planes.source.plane_shape
+        wide = Box(box.y0 - _RING, box.x0 - _RING, box.y1 + _RING, box.x1 + _RING)
+        region = wide.clip(shape)
+        mask = found.within(region)
+        ring = ndimage.binary_dilation(mask, iterations=_RING) & ~mask
+        gray = self.planes.gray(i, region)
+        inside = float(gray[mask].mean())
+        around = float(gray[ring].mean()) if ring.any() else inside
+        return gray[box.shift(-region.y0, -region.x0).slices], inside, around
 
     def next(
         self,
@@ -351,7 +426,7 @@ class Follower:
             _near(_candidate(prediction, k), expected)
             for k in range(len(prediction.masks))
         ]
-        allowed = [each for each in offers if each.area and not _holds(each, forbidden)]
+        allowed = [each for each in offers if each.area and not holds(each, forbidden)]
         if not allowed:
             held = any(each.area for each in offers)
             return Stopped("only masks with a negative point" if held else "no mask")
@@ -369,60 +444,85 @@ class Follower:
                 return Stopped(f"{name} {value:.2f}, below {least:g}")
         if not 1 / c.max_change <= change <= c.max_change:
             return Stopped(f"area changes by the factor {change:.2g}")
-        contrast = float("nan")
-        if self._contrast >= _FLAT and c.min_contrast:
-            contrast = self._contrast_of(i, found) / self._contrast
-            if contrast < c.min_contrast:
-                reason = f"contrast {contrast:.2f} of that where it began"
-                return Stopped(reason, contrast)
-        return Answer(found, overlap, contrast)
-
-    def _contrast_of(self, i: int, found: Candidate) -> float:
-        shape = self.planes.source.plane_shape
-        box = found.box
-        region = Box(
-            box.y0 - _RING, box.x0 - _RING, box.y1 + _RING, box.x1 + _RING
-        ).clip(shape)
-        mask = found.within(region)
-        ring = ndimage.binary_dilation(mask, iterations=_RING) & ~mask
-        if not ring.any():
-            return 0.0
-        gray = self.planes.gray(i, region)
-        return float(abs(gray[mask].mean() - gray[ring].mean()))
+        return Answer(found, overlap)
 
 
-def valley(contrasts: Sequence[tuple[int, float]]) -> int | None:
-    """Return the slice where one object fades out, if another has faded in since.
+def fade(
+    contrasts: Sequence[tuple[int, float]],
+    clearest: float,
+    config: PropagateConfig,
+    *,
+    is_all: bool = False,
+) -> Fade | None:
+    """Tell where an object fades out of the slices.
 
-    Followed beyond its end, an object fades, and what lies behind it comes up. A
-    single dark slice between two bright ones is no end.
+    It has ended before the slices in a row, more than may be bridged, that have less
+    than `min_contrast` of its clearest slice. Followed beyond its end, an object fades,
+    and what lies behind it comes up: then it has ended where it is dimmest. A single
+    dim slice between two clear ones is no end.
 
     Parameters
     ----------
     contrasts : sequence of (int, float)
-        Slices in the order in which they were asked, and their contrast as share of
-        that where it began. NaN is not known and is left out.
-
-    Examples
-    --------
-    >>> valley([(7, 0.9), (8, 0.4), (9, 0.12), (10, 0.3)])
-    9
-    >>> valley([(7, 0.9), (8, 0.1), (9, 0.9)]) is None
-    True
+        Slices in the order in which they were asked, from a prompted one on, and their
+        contrasts in gray values. NaN is not known and is left out.
+    clearest : float
+        Largest contrast that the object has on the other side.
+    config : PropagateConfig
+        `min_contrast` and `max_gap`.
+    is_all : bool
+        Nothing comes after these: slices at the end that would else be waited for
+        have faded, too.
 
     Returns
     -------
-    int or None
-        None while there is none.
+    Fade or None
+        None if it goes on.
+
+    Examples
+    --------
+    >>> config = PropagateConfig()
+    >>> fade([(7, 90), (8, 40), (9, 12), (10, 30)], 100, config)
+    Fade(at=9, reason='it fades, and another object follows')
+    >>> fade([(7, 90), (8, 10), (9, 90)], 100, config) is None
+    True
     """
     known = [(i, each) for i, each in contrasts if not np.isnan(each)]
-    if len(known) < 2:
+    behind = _valley([each for _, each in known], clearest)
+    own = known[:behind]
+    peak = max([clearest, *(each for _, each in own)])
+    if peak < FLAT:
         return None
-    k = min(range(len(known)), key=lambda k: known[k][1])
-    least, latest = known[k][1], known[-1][1]
-    beside = [known[j][1] for j in (k - 1, k + 1) if 0 <= j < len(known)]
-    if least < _DIM and latest > max(2 * least, _DIM) and min(beside) < _BRIGHT:
-        return known[k][0]
+    n = config.max_gap + 1
+    dim = [each < config.min_contrast * peak for _, each in own]
+    if is_all or behind is not None:
+        dim += [True] * config.max_gap
+    for k in range(1, len(own)):
+        if sum(dim[k : k + n]) == n:
+            i, each = own[k]
+            return Fade(i, f"contrast {each / peak:.2f} of that where it is clearest")
+    if behind is None:
+        return None
+    return Fade(known[behind][0], "it fades, and another object follows")
+
+
+def _valley(contrasts: Sequence[float], clearest: float) -> int | None:
+    """Return the first place where contrasts are least between two that are more."""
+    peak, low = 0, 0  # the largest so far, and the least after it
+    for k in range(1, len(contrasts)):
+        before, beside = (
+            max(clearest, contrasts[peak]),
+            contrasts[low - 1 : low + 2 : 2],
+        )
+        if low == 0:  # it is dim where it was prompted, and clearer on the other side
+            beside = contrasts[1:2]
+        has_risen = contrasts[low] < _VALLEY * min(before, contrasts[k])
+        if has_risen and min(beside) < _BESIDE * before:
+            return max(low, 1)
+        if contrasts[k] > contrasts[peak]:
+            peak = low = k
+        elif low == peak or contrasts[k] < contrasts[low]:
+            low = k
     return None
 
 
@@ -460,11 +560,33 @@ def mask_prompt(
     return logits
 
 
-def _interior(found: Candidate) -> NDArray[np.float64]:
-    """(y, x) of the pixel farthest from the outline."""
-    depth = ndimage.distance_transform_edt(np.pad(found.mask, 1))[1:-1, 1:-1]
+def _is_positive(prompts: Prompts) -> bool:
+    return prompts.has_box or bool(prompts.positive.any())
+
+
+def _interior(
+    found: Candidate, no: NDArray[np.float32] | None = None
+) -> NDArray[np.float64]:
+    """(y, x) of the pixel farthest from the outline, and from negative points."""
+    inside = np.pad(found.mask, 1)
+    for y, x in [] if no is None else np.floor(no + 0.5).astype(int).tolist():
+        if found.box.contains(Box(y, x, y + 1, x + 1)):
+            inside[y - found.box.y0 + 1, x - found.box.x0 + 1] = False
+    depth = ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
     at = np.unravel_index(int(depth.argmax()), depth.shape)
     return np.add(at, (found.box.y0, found.box.x0)).astype(np.float64)
+
+
+def _without(
+    found: Candidate, yes: NDArray[np.float32], no: NDArray[np.float32]
+) -> Candidate:
+    """Take away the pixels that are nearer to a negative point than to another."""
+    places = np.add(np.argwhere(found.mask), (found.box.y0, found.box.x0))
+    near = np.linalg.norm(places - yes, axis=1)
+    away = np.linalg.norm(places[:, None] - no, axis=2).min(axis=1)
+    mask = found.mask.copy()
+    mask[found.mask] = near < away
+    return found.with_mask(mask)
 
 
 def _lobes(found: Candidate) -> list[Candidate]:
@@ -520,7 +642,8 @@ def _quality(overlap: float, found: Candidate) -> float:
     return overlap * max(found.predicted_iou, 0.01) * max(found.stability, 0.01)
 
 
-def _holds(found: Candidate, points: NDArray[np.float32]) -> bool:
+def holds(found: Candidate, points: NDArray[np.float32]) -> bool:
+    """Whether a mask holds one of (N, 2) points (y, x)."""
     for y, x in np.floor(points + 0.5).astype(int).tolist():
         if found.within(Box(y, x, y + 1, x + 1)).any():
             return True
@@ -537,7 +660,7 @@ def _joined(answers: Sequence[Answer]) -> Answer:
         mask |= each.found.within(region)
     best = min(answers, key=lambda each: each.overlap)
     found = replace(best.found, box=region, mask=mask)
-    return Answer(found, best.overlap, best.contrast)
+    return Answer(found, best.overlap)
 
 
 def _centre(found: Candidate) -> NDArray[np.float64]:

@@ -21,11 +21,14 @@ import numpy as np
 
 from napari_sam.engine.embed import default_grid
 from napari_sam.engine.follow import (
+    FLAT,
+    Answer,
     Follower,
     PropagateConfig,
     StackPlanes,
     Stopped,
-    valley,
+    fade,
+    holds,
 )
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.errors import InputError
@@ -48,6 +51,9 @@ if TYPE_CHECKING:
 
 State = Literal["prompted", "computed", "bridged"]
 
+# Slices are not computed again for a clearest slice that changes less (ours).
+_SAME_CONTRAST = 0.8
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SliceResult:
@@ -67,6 +73,9 @@ class SliceResult:
         IoU of what the two prompted slices around it say; NaN if only one does.
     is_suspicious : bool
         Worth a look: bridged, or both sides disagree.
+    contrast : float
+        How much brighter or darker it is than what is around it, in gray values of
+        255; NaN if that is not asked.
     """
 
     index: int
@@ -75,6 +84,7 @@ class SliceResult:
     overlap: float = 1.0
     agreement: float = float("nan")
     is_suspicious: bool = False
+    contrast: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +99,26 @@ class Stop:
         The direction.
     reason : str
         For people.
+    has_faded : bool
+        The image says so, whatever the masks are.
     """
 
     index: int
     step: int
     reason: str
+    has_faded: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Span:
     slices: dict[int, SliceResult]
     stops: list[Stop]
+
+    def before(self, end: Stop) -> _Span:
+        """Return what lies before an end; the object does not go on beyond it."""
+        beyond = [i for i in self.slices if (i - end.index) * end.step >= 0]
+        slices = {i: each for i, each in self.slices.items() if i not in beyond}
+        return _Span(slices, [end])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +131,7 @@ class Propagation:
         By slice, ascending.
     stops : list of Stop
         Both ends, and where a gap between prompted slices could not be followed.
-    spans, prompted : dict
+    spans, prompted, clearest
         What `propagate` takes over when it is given this as `previous`.
     """
 
@@ -120,6 +139,7 @@ class Propagation:
     stops: list[Stop]
     spans: dict[Any, _Span] = field(default_factory=dict, repr=False)
     prompted: dict[Any, SliceResult] = field(default_factory=dict, repr=False)
+    clearest: float = 0.0
 
     @property
     def suspicious(self) -> list[int]:
@@ -173,7 +193,8 @@ def propagate(  # noqa: PLR0913 - the arguments of `embed`, and where to go
         From `load_model`.
     prompts : mapping of int to Prompts or Candidate
         By slice: prompts, or a mask that is right as it is. All are obeyed. Negative
-        points alone do not start anything; they forbid masks that hold them.
+        points alone do not start anything: they forbid masks that hold them, and
+        correct the mask of `previous` that does.
     along : {"z", "t"}
         The axis to go along.
     at : int
@@ -222,43 +243,54 @@ def propagate(  # noqa: PLR0913 - the arguments of `embed`, and where to go
         get_settings().encoder_batch,
     )
     first, last = _checked_range(planes, prompts, within)
-    starts = sorted(i for i, given in prompts.items() if _is_start(given))
-    if not starts:
+    known = {} if previous is None else previous.prompted
+    shown = {} if previous is None else previous.slices
+    starts = sorted(
+        i
+        for i, given in prompts.items()
+        if _is_start(given)
+        or (i, *_content(given)) in known
+        or (i in shown and _is_held(given, shown[i].found))
+    )
+    if not any(_is_start(prompts[i]) for i in starts):
         raise InputError(
             "no slice has a positive point, a box or a mask; point at the object in "
             "one slice at least"
         )
     config = config or PropagateConfig()
-    forbidden = {i: p for i, p in prompts.items() if not _is_start(p)}
+    forbidden = {i: p for i, p in prompts.items() if i not in starts}
     follower = Follower(planes, config, forbidden)
-    old = {} if previous is None else previous.spans
-    spans: dict[Any, _Span] = {}
     anchors: dict[int, SliceResult] = {}
     total = last - first
-    done: set[int] = set()
+    for i in starts:
+        anchors[i] = _anchor(follower, i, prompts[i], known, shown)
+        yield Step(len(anchors), total, "propagate", anchors[i])
+    done = set(anchors)
+    clearest = _clearest(anchors.values())
+    if previous is not None and _is_near(clearest, previous.clearest):
+        clearest = previous.clearest
+    faded = _known_ends(previous, prompts)
+    old = {} if previous is None else previous.spans
+    spans: dict[Any, _Span] = {}
     for a, b in zip([None, *starts], [*starts, None], strict=True):
-        key = _key(a, b, prompts, ends, (first, last))
+        key = (clearest, *_key(a, b, prompts, ends, (first, last)))
         if key in old:
             spans[key] = old[key]
             done.update(old[key].slices)
             continue
-        for i in (a, b):
-            if i is not None and i not in anchors:
-                anchors[i] = _anchor(follower, i, prompts[i], previous)
-                done.add(i)
-                yield Step(len(done), total, "propagate", anchors[i])
-        work = _Work(follower, anchors, ends, (first, last))
+        end = next((e for e in faded if _is_beyond(e, a, b)), None)
+        work = _Work(follower, anchors, ends, (first, last), clearest, end)
         for result in work.span(a, b):
             done.add(result.index)
             yield Step(len(done), total, "propagate", result)
         spans[key] = work.result
     slices: dict[int, SliceResult] = {}
     stops: list[Stop] = []
-    for span in spans.values():
+    for span in _ended(list(spans.values()), config):
         slices |= span.slices
         stops += span.stops
     prompted = {(i, *_content(prompts[i])): slices[i] for i in starts}
-    return Propagation(dict(sorted(slices.items())), stops, spans, prompted)
+    return Propagation(dict(sorted(slices.items())), stops, spans, prompted, clearest)
 
 
 class _Work:
@@ -270,11 +302,15 @@ class _Work:
         anchors: Mapping[int, SliceResult],
         ends: Collection[int],
         limits: tuple[int, int],
+        clearest: float,
+        end: Stop | None,
     ) -> None:
         self.follower = follower
         self.anchors = anchors
         self.ends = ends
         self.limits = limits
+        self.clearest = clearest
+        self.end = end
         self.result = _Span({}, [])
 
     def span(self, a: int | None, b: int | None) -> Iterable[SliceResult]:
@@ -307,22 +343,18 @@ class _Work:
         beyond = self.limits[1] if step > 0 else self.limits[0] - 1
         last = beyond if until is None else until
         way = range(anchor.index + step, last, step)
-        self.follower.start(anchor.index, anchor.found)
         history = [(anchor.index, anchor.found)]
         failed: list[Stop] = []
-        contrasts = [(anchor.index, 1.0)]
+        contrasts = [(anchor.index, anchor.contrast)]
+        clearest = self.clearest
         for k, i in enumerate(way):
             if i in self.ends:
                 failed = failed or [Stop(i, step, "marked as the end of the object")]
                 break
-            answer = self.follower.next(i, history, way[k + 1 :])
-            contrasts.append((i, answer.contrast))
-            end = valley(contrasts) if until is None else None
-            if end is not None:
-                for beyond in [j for j in found if (j - end) * step >= 0]:
-                    del found[beyond]
-                failed = [Stop(end, step, "it fades, and another object follows")]
+            if self.end is not None and i == self.end.index:
+                failed = [self.end]
                 break
+            answer = self.follower.next(i, history, way[k + 1 :])
             if isinstance(answer, Stopped):
                 failed.append(Stop(i, step, answer.reason))
                 if len(failed) > self.follower.config.max_gap:
@@ -334,11 +366,25 @@ class _Work:
                 yield gap
             failed = []
             history = [*history[-1:], (i, answer.found)]
-            found[i] = SliceResult(i, "computed", answer.found, answer.overlap)
+            found[i] = self._computed(i, answer, clearest)
             yield found[i]
+            contrasts.append((i, found[i].contrast))
+            clearest = np.fmax(clearest, found[i].contrast)
+            end = None
+            if until is None:
+                end = fade(contrasts, self.clearest, self.follower.config)
+            if end is not None:
+                failed = [Stop(end.at, step, end.reason, True)]
+                for j in [j for j in found if (j - end.at) * step >= 0]:
+                    del found[j]
+                break
         self.result.stops.append(
             failed[0] if failed else Stop(last, step, "the stack ends")
         )
+
+    def _computed(self, i: int, answer: Answer, clearest: float) -> SliceResult:
+        clear, contrast = self.follower.clear_part(i, answer.found, clearest)
+        return SliceResult(i, "computed", clear, answer.overlap, contrast=contrast)
 
     def _meet(
         self,
@@ -358,7 +404,7 @@ class _Work:
         asked = self.follower.like(index, between.found)
         offers = [r for r in (up, down) if r is not None]
         if not isinstance(asked, Stopped):
-            offers.append(SliceResult(index, "computed", asked.found, asked.overlap))
+            offers.append(self._computed(index, asked, self.clearest))
         best = max(offers, key=lambda r: r.found.iou(between.found), default=between)
         return replace(best, agreement=agreement, is_suspicious=True)
 
@@ -367,19 +413,63 @@ def _anchor(
     follower: Follower,
     index: int,
     given: Prompts | Candidate,
-    previous: Propagation | None,
+    known: Mapping[Any, SliceResult],
+    shown: Mapping[int, SliceResult],
 ) -> SliceResult:
     """Return the object in a prompted slice; new prompts correct what was there."""
-    earlier = None
-    if previous is not None:
-        content = (index, *_content(given))
-        if content in previous.prompted:
-            return previous.prompted[content]
-        earlier = previous.slices.get(index)
+    content = (index, *_content(given))
+    if content in known:
+        return known[content]
     if isinstance(given, Candidate):
-        return SliceResult(index, "prompted", given)
-    found = follower.prompted(index, given, None if earlier is None else earlier.found)
-    return SliceResult(index, "prompted", found)
+        found = given
+    else:
+        earlier = shown[index].found if index in shown else None
+        found = follower.prompted(index, given, earlier)
+    _, contrast = follower.clear_part(index, found)
+    return SliceResult(index, "prompted", found, contrast=contrast)
+
+
+def _clearest(results: Iterable[SliceResult]) -> float:
+    """Return the largest contrast; 0 if none says anything."""
+    known = [each.contrast for each in results if each.contrast >= FLAT]
+    return max(known, default=0.0)
+
+
+def _is_near(one: float, two: float) -> bool:
+    """Whether contrasts are alike, so that what was found with one need not change."""
+    return min(one, two) >= _SAME_CONTRAST * max(one, two)
+
+
+def _ended(spans: list[_Span], config: PropagateConfig) -> list[_Span]:
+    """End both outer spans where they fade beside all that is known now."""
+    ended = [*spans]
+    for k, step in ((0, -1), (-1, 1)):
+        others = [each for each in spans if each is not spans[k]]
+        clearest = _clearest(r for each in others for r in each.slices.values())
+        way = sorted(spans[k].slices, key=lambda i: step * i)
+        contrasts = [(i, spans[k].slices[i].contrast) for i in way]
+        end = fade(contrasts, clearest, config, is_all=True)
+        if end is not None:
+            ended[k] = spans[k].before(Stop(end.at, step, end.reason, True))
+    return ended
+
+
+def _known_ends(
+    previous: Propagation | None, prompts: Mapping[int, Prompts | Candidate]
+) -> list[Stop]:
+    """Return where the object was seen to fade, if prompts were only added."""
+    if previous is None:
+        return []
+    if not all(i in prompts for i, *_ in previous.prompted):
+        return []
+    return [stop for stop in previous.stops if stop.has_faded]
+
+
+def _is_beyond(end: Stop, a: int | None, b: int | None) -> bool:
+    """Whether an end lies on the way from `a` or `b` to the end of the stack."""
+    if end.step < 0:
+        return a is None and b is not None and end.index < b
+    return b is None and a is not None and end.index > a
 
 
 def _bridge(
@@ -398,6 +488,14 @@ def _is_start(given: Prompts | Candidate) -> bool:
     if isinstance(given, Candidate):
         return True
     return given.has_box or bool(given.positive.any())
+
+
+def _is_held(given: Prompts | Candidate, found: Candidate) -> bool:
+    """Whether a mask holds a negative point, so that the point corrects it."""
+    if isinstance(given, Candidate):
+        return False
+    points = given.points[~given.positive]
+    return any(holds(found, point[None]) for point in points)
 
 
 def _checked_range(

@@ -286,7 +286,7 @@ def test_an_object_behind_another_is_not_taken_for_it(levels, last):
 def test_an_object_that_fades_ends():
     truth = box_stack(8, (1, 0, 8, 8, 8, 10, 0))
     gray = np.full((8, *SHAPE), 20, np.uint8)
-    for z, bright in enumerate([120, 120, 90, 60, 30, 22, 20, 20]):
+    for z, bright in enumerate([120, 120, 90, 60, 32, 22, 20, 20]):
         gray[z][truth[z] > 0] = bright
 
     class Faded(StackOracle):
@@ -296,7 +296,7 @@ def test_an_object_that_fades_ends():
             self.n_encoded += len(x)
             level = x[:, 0, 48, 48] * self.pixel_std[0, 0, 0] + self.pixel_mean[0, 0, 0]
             embedding = torch.zeros(len(x), 32, 8, 8)
-            levels = torch.tensor([120, 121, 90, 60, 30, 22, 20, 19])
+            levels = torch.tensor([120, 121, 90, 60, 32, 22, 20, 19])
             embedding[:, 2] = (level[:, None] - levels).abs().argmin(1)[:, None, None]
             return embedding
 
@@ -305,7 +305,7 @@ def test_an_object_that_fades_ends():
     same = Intensity((0,), ((0.0, 255.0),))
     options = {"intensity": same}
     found = run(propagate(image, Faded(truth), {0: click(12, 12)}, **options))
-    assert list(found.slices) == [0, 1, 2, 3, 4]  # contrasts 100, 101, 70, 40, 10, 2
+    assert list(found.slices) == [0, 1, 2, 3, 4]  # contrasts 100, 101, 70, 40, 12, 2
     assert "contrast" in next(s.reason for s in found.stops if s.step == 1)
     config = PropagateConfig(min_contrast=0)
     found = run(

@@ -145,6 +145,16 @@ def test_reopened_store_has_the_same_content(tmp_path):
     np.testing.assert_array_equal(entry.read(1), embedding(5))
 
 
+def test_a_folder_in_which_a_store_lies_can_become_one(tmp_path):
+    EmbeddingCache(tmp_path / "inner").entry(KEY, 2, SHAPE)
+    outer = EmbeddingCache(tmp_path, limit_bytes=10**6)
+    outer.entry(KEY, 2, SHAPE).write(0, embedding(1), SEAL)
+    assert len(outer.entries()) == 1
+    assert len(outer.evict(0)) == 1
+    assert outer.verify() == {}
+    assert len(EmbeddingCache(tmp_path / "inner").entries()) == 1
+
+
 def test_layout_is_plain_zarr_with_one_chunk_a_crop(tmp_path):
     entry = EmbeddingCache(tmp_path / "e").entry(KEY, 3, SHAPE)
     entry.write(2, embedding(5), SEAL)

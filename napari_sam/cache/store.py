@@ -375,4 +375,7 @@ def _may_hold_a_store(path: Path) -> bool:
     """Whether a path holds a zarr store, or nothing that could be overwritten."""
     if not path.exists() or (path / "zarr.json").is_file():
         return True
-    return path.is_dir() and not any(path.iterdir())
+    # others may lie inside: the plugin's own did, before it shared the user's folder
+    return path.is_dir() and all(
+        (each / "zarr.json").is_file() for each in path.iterdir()
+    )

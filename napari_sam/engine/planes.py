@@ -104,8 +104,11 @@ class Planes:
         """Keep embeddings in the user's cache folder, if they are not kept yet."""
         if self.cache is None:
             settings = get_settings()
-            folder = settings.cache_dir / "napari"
-            self.keep_in(EmbeddingCache(folder, limit_bytes=settings.cache_limit_bytes))
+            self.keep_in(
+                EmbeddingCache(
+                    settings.cache_dir, limit_bytes=settings.cache_limit_bytes
+                )
+            )
 
     def answer(self, request: PredictRequest) -> PredictResult:
         """Ask the network.

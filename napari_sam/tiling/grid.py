@@ -10,7 +10,9 @@ network with strides gives another answer to pixels that lie elsewhere between i
 strides, and two crops that see one object should agree. The last crop is shifted back
 to such a multiple and ends with the plane, less than 64 input px shorter than the
 others. Spreading crops evenly would widen each halo a little, but at scale 1 the
-regular starts fall on the chunk borders of common files (768 = 3 x 256), too.
+regular starts fall on the chunk borders of common files (768 = 3 x 256), too. Fewer and
+slightly smaller scaled crops (2 x 2 of 1088 px for 2048 px, where 3 x 3 of 1024 px are
+taken) were rejected: they leave half the halo, and all pixels are resampled.
 
 Integer coordinates are pixel centres, so a point ``y`` of the plane lies at
 ``(y + 0.5 - y0) * scale - 0.5`` in the input frame of a crop that begins at

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_sam import Prompts, load_model, open_image
 from napari_sam.cache import EmbeddingCache
+from napari_sam.engine.planes import Planes
+from napari_sam.engine.request import PlaneView
 from napari_sam.model import Sam
 
 if TYPE_CHECKING:
@@ -100,6 +103,19 @@ def test_segment_uses_what_embed_kept_and_adds_nothing_unasked(
     recipe = tmp_path / "d" / "other.recipe.yaml"
     assert cli("run", recipe, "-o", "e", "--cache", "kept").status == 0
     assert sum(encoded) == 45
+
+
+def test_the_plugin_keeps_in_the_same_folder(
+    cli: Callable[..., Ended], slide: Path, weights: Path, encoded: list[int]
+) -> None:
+    planes = Planes(load_model(weights))
+    planes.keep_on_disk()
+    predictor = planes.predictor(PlaneView(open_image(slide)))
+    predictor.predict(Prompts(points=[[20, 20]]))
+    assert encoded == [1]
+    command = ("predict", slide, "--model", weights, "--points", "20,20", "--quick")
+    assert cli(*command).status == 0
+    assert encoded == [1]
 
 
 def test_a_limit_removes_what_was_not_used_for_longest(

@@ -161,6 +161,8 @@ def test_kinds_of_images(qtbot: QtBot, kind: str) -> None:
     view = stage.session.view
     assert view is not None
     assert view.shape == (40, 50)
+    smaller = [level.shape for level in view.source.levels]
+    assert smaller == ([(20, 25)] if kind == "multiscale" else [])
     np.testing.assert_allclose(stage.session.draft.points, [[30, 45]])
     assert stage.bridge.need_labels().data.shape[-2:] == (40, 50)
     stage.bridge.close()

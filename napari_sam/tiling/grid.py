@@ -251,7 +251,7 @@ class CropGrid:
     --------
     >>> grid = CropGrid((1500, 900), size=1024, halo=128)
     >>> grid.core, len(grid), grid[1].box
-    (768, 2, Box(y0=476, x0=0, y1=1500, x1=900))
+    (768, 2, Box(y0=512, x0=0, y1=1500, x1=900))
     """
 
     shape: tuple[int, int]

@@ -79,6 +79,8 @@ class StackForm(QWidget):
     -------
     follow_asked : str
         "current" or "all".
+    link_asked : no argument
+        Link the labels of all slices.
     stop_asked : no argument
     axis_changed : int
         Another axis to go along, as given to `set_axes`.
@@ -91,6 +93,7 @@ class StackForm(QWidget):
     """
 
     follow_asked = Signal(str)
+    link_asked = Signal()
     stop_asked = Signal()
     axis_changed = Signal(int)
     slice_chosen = Signal(int)
@@ -168,6 +171,7 @@ class StackForm(QWidget):
         self.progress.setValue(done or 0)
         self.follow.setText("Stop" if running else f"Follow ({key_of('follow')})")
         self.follow_all.setEnabled(not running)
+        self.link.setEnabled(not running)
 
     def show_object(
         self, object_id: int, marks: Sequence[SliceMark], here: int
@@ -243,7 +247,8 @@ class StackForm(QWidget):
         self.contrast = _share(
             0.1,
             "It ends where it stands out from its surroundings less than this, as "
-            "share of how it does in the slice with the prompts. 0 never asks.",
+            "share of how it does in its clearest slice; so do its pixels where it "
+            "fades. Not along time. 0 never asks.",
         )
         self.gap = QSpinBox()
         self.gap.setRange(0, 20)
@@ -272,12 +277,20 @@ class StackForm(QWidget):
         self.follow_all = _button(
             "All of this slice", "Follow every object of this slice, one by one."
         )
+        self.link = _button(
+            "Link all slices",
+            "Make one object of labels that belong together from slice to slice, or "
+            "from frame to frame: after Find all objects in all planes. One undo takes "
+            "it back.",
+        )
         self.progress = QProgressBar()
         self.follow.clicked.connect(self._run_or_stop)
         self.follow_all.clicked.connect(lambda: self.follow_asked.emit("all"))
+        self.link.clicked.connect(self.link_asked)
         layout.addWidget(self.follow, 0, 0)
         layout.addWidget(self.follow_all, 0, 1)
-        layout.addWidget(self.progress, 1, 0, 1, 2)
+        layout.addWidget(self.link, 1, 0, 1, 2)
+        layout.addWidget(self.progress, 2, 0, 1, 2)
 
     def _make_object(self) -> None:
         self._object = QWidget()

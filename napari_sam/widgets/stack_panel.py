@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from napari_sam.engine.jobs import Job, Step
     from napari_sam.engine.request import PlaneView, StackView
     from napari_sam.engine.stack_edit import StackEdit
+    from napari_sam.engine.stack_link import LinkEdit
     from napari_sam.engine.stack_objects import StackObjects
     from napari_sam.widgets.panel import DockParts
     from napari_sam.widgets.workers import Task
@@ -46,6 +47,7 @@ class StackPanel(QWidget):
         self._watched: Any = None
         form = self.form
         form.follow_asked.connect(self._try(self.follow))
+        form.link_asked.connect(self._try(self.link))
         form.stop_asked.connect(self.stop)
         form.axis_changed.connect(self._show)
         form.slice_chosen.connect(self.go_to)
@@ -135,6 +137,41 @@ class StackPanel(QWidget):
             work,
             on_step=self._take,
             on_done=lambda _: self._finish(),
+            on_error=self._failed,
+        )
+
+    def link(self) -> None:
+        """Link the labels of all slices of the range, in the worker."""
+        stack, session = self.stack(), self._parts.session
+        if self._task is not None:
+            return
+        if stack is None or session.labels is None:
+            show_warning("Nothing to link: open a stack, and choose its labels.")
+            return
+        from napari_sam.engine.stack_link import link_stack
+
+        labels, records = session.labels, dict(session.records)
+        settings = self.form.settings()
+        within = (settings.first, settings.last + 1)
+        self._running = stack
+        self.form.show_progress(0)
+
+        def linked(found: LinkEdit) -> None:
+            self._finish()
+            if session.labels is not labels:
+                return
+            noun = "object" if found.n_objects == 1 else "objects"
+            what = f"link {found.n_objects} {noun}"
+            session.edit_labels(what, found.edits, found.records)
+            show_info(
+                f"{found.n_objects} {noun} in slices {within[0]} to {within[1] - 1}."
+            )
+
+        self._task = self._parts.worker.start(
+            "link slices",
+            lambda: link_stack(labels, stack, within, records),
+            on_step=lambda step: self.form.show_progress(step.done, step.total),
+            on_done=linked,
             on_error=self._failed,
         )
 

@@ -277,3 +277,32 @@ def test_an_error_is_told_and_a_single_plane_has_no_stack(
     dock.bridge.choose_image(plane)
     assert panel.form.note.isVisibleTo(panel.form)
     dock.close_dock()
+
+
+def test_labels_of_all_slices_are_linked_as_one_step(
+    make_napari_viewer: Callable[..., napari.Viewer],
+    model: GatedSam,
+    truth: NDArray[np.uint32],
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    dock, panel = open_stack(viewer, (truth > 0).astype(np.uint8) * 255)
+    panel.form.link.click()  # no labels yet: a word, and nothing happens
+    assert followed(panel)
+    dock.bridge.need_labels()
+    labels = dock.bridge.labels
+    # as if each plane had been searched on its own
+    ids = 100 + 2 * np.arange(SHAPE[0])[:, None, None] + truth
+    labels.data[...] = np.where(truth > 0, ids, 0)
+    before = labels.data.copy()
+    panel.form.link.click()
+    wait_for(lambda: followed(panel) and len(np.unique(labels.data)) == 3)
+    first, second = (np.unique(labels.data[truth == k]).tolist() for k in (1, 2))
+    assert len(first) == len(second) == 1
+    assert first != second
+    assert (labels.data > 0).sum() == (truth > 0).sum()
+    labels.selected_label = first[0]
+    settle(2)
+    n = np.count_nonzero((truth == 1).any((1, 2)))
+    assert f"{n} of 12 slices" in panel.form.what.text()
+    dock.session.undo()
+    np.testing.assert_array_equal(labels.data, before)

@@ -66,11 +66,14 @@ class LayerBridge:
         Another layer was chosen.
     choices_changed : no argument
         Layers came, went or were renamed.
+    tool_changed : str
+        What a click on the image does now.
     """
 
     image_changed = Signal(object)
     labels_changed = Signal(object)
     choices_changed = Signal()
+    tool_changed = Signal(str)
 
     def __init__(self, viewer: napari.Viewer, session: Session) -> None:
         self.viewer = viewer
@@ -137,6 +140,7 @@ class LayerBridge:
             self.prompts.points_changed.connect(self.session.set_points)
             self.prompts.shapes_changed.connect(self.session.set_shapes)
             self.prompts.restored.connect(self._show_current)
+            self.prompts.tool_changed.connect(self._tell_tool)
             self.prompts.next_is_positive = self.session.state.positive
             layer.events.contrast_limits.connect(self._settle)
             layer.events.data.connect(self._data_changed)
@@ -354,6 +358,9 @@ class LayerBridge:
     def _show_masks(self, masks: Any) -> None:
         if self.prompts is not None:
             self.prompts.show_masks(masks if self.session.view is not None else ())
+
+    def _tell_tool(self, tool: str) -> None:
+        self.tool_changed.emit(tool)
 
     def _use_sign(self, positive: bool) -> None:
         if self.prompts is not None:

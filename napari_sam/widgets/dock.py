@@ -114,8 +114,17 @@ class SegmentAnything(QWidget):
         if not self._is_closed and self.network.name is None:
             self.panel(ModelPanel).choose_model(self._first_model)
 
-    def _prepare_soon(self, _image: object = None) -> None:
+    def _prepare_soon(self, image: object = None) -> None:
+        # napari selects a layer after it has told that it was added
+        if image is not None:
+            QTimer.singleShot(0, self._point)
         QTimer.singleShot(_DRAWN_MS, self._prepare)
+
+    def _point(self) -> None:
+        """Let a first click point at an image that has just been opened."""
+        active = self.viewer.layers.selection.active
+        if not self._is_closed and active in self.bridge.images():
+            self.panel(PromptPanel).use("points")
 
     def _prepare(self) -> None:
         if not self._is_closed and self.bridge.prompts is not None:

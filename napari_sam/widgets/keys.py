@@ -95,6 +95,11 @@ def _written(key: str) -> str:
     return {"Escape": "Esc"}.get(key, key).replace("Control", "Ctrl")
 
 
+def keys_of(command: Command) -> str:
+    """Return how all keys of a command are written."""
+    return next(each.labels for each in KEYS if each.command == command)
+
+
 def key_of(command: Command) -> str:
     """Return how the key of a command is written."""
     return next(each.label for each in KEYS if each.command == command)

@@ -48,6 +48,7 @@ _SHAPE_MODES = {
     "scribble": "add_path",
 }
 _ELLIPSE_CORNERS = 48
+_POINT_PX = 10  # on the screen: small objects must be seen beside it
 _TOLD = ("added", "removed", "changed")
 
 
@@ -67,11 +68,14 @@ class PromptLayers:
     shapes_changed : list of Shape
     restored : no argument
         Layers were deleted and have been made again.
+    tool_changed : str
+        What a click does now, whoever has chosen it; see `tool`.
     """
 
     points_changed = Signal(object, object)
     shapes_changed = Signal(object)
     restored = Signal()
+    tool_changed = Signal(str)
 
     def __init__(self, viewer: napari.Viewer, image: Image) -> None:
         self.viewer = viewer
@@ -89,6 +93,7 @@ class PromptLayers:
         for name in TRANSFORM:
             getattr(image.events, name).connect(self._follow_transform)
         viewer.layers.events.removed.connect(self._layer_removed)
+        viewer.layers.selection.events.active.connect(self._tell_tool)
 
     @property
     def preview(self) -> Labels | None:
@@ -183,6 +188,7 @@ class PromptLayers:
         """Remove the layers, and listen no more."""
         self._is_closing = True
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
+        self.viewer.layers.selection.events.active.disconnect(self._tell_tool)
         for name in TRANSFORM:
             getattr(self.image.events, name).disconnect(self._follow_transform)
         for layer in self.layers:
@@ -202,11 +208,12 @@ class PromptLayers:
             **transform_of(self.image),
         )
         # as large on the screen at every zoom
-        layer.canvas_size_limits = (12, 12)
+        layer.canvas_size_limits = (_POINT_PX, _POINT_PX)
         with self._silently():
             self.viewer.add_layer(layer)
         layer.help = "click: in the object; Shift-click: beside it"
         layer.events.data.connect(self._points_edited)
+        layer.events.mode.connect(self._tell_tool)
         layer.mouse_drag_callbacks.insert(0, self._watch_modifier)
         return layer
 
@@ -228,6 +235,7 @@ class PromptLayers:
         layer.current_edge_color = SHAPE_EDGE
         layer.current_face_color = "transparent"
         layer.events.data.connect(self._shapes_edited)
+        layer.events.mode.connect(self._tell_tool)
         return layer
 
     def _points_edited(self, event: Any) -> None:
@@ -241,12 +249,23 @@ class PromptLayers:
             self._positive = np.append(self._positive, np.full(n_new, sign))
             if n_new > 1 or str(self.points.symbol[-1]) != _SYMBOLS[sign]:
                 self._style_points()  # added by a program, and not by the mouse
+            # napari marks a new point as selected, in a colour of its own
+            QTimer.singleShot(0, self._unmark)
         elif n_new < 0:
             kept = np.ones(len(self._positive), bool)
             kept[list(event.data_indices)] = False
             self._positive = self._positive[kept]
         self._draft_points = points
         self.points_changed.emit(points, self._positive.copy())
+
+    def _unmark(self) -> None:
+        """Let a new point show its kind; points that the user selects stay marked."""
+        if not self._is_closing and self.points.mode == "add":
+            with self._silently():
+                self.points.selected_data = set()
+
+    def _tell_tool(self, _event: Any = None) -> None:
+        self.tool_changed.emit(self.tool)
 
     def _style_next(self, positive: bool) -> None:
         """Let the next point be drawn as its kind; styling it later costs 20 ms."""

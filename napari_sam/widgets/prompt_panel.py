@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sam.errors import NapariSamError
-from napari_sam.widgets.keys import key_of
+from napari_sam.widgets.keys import key_of, keys_of
 from napari_sam.widgets.prompt_layers import NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
@@ -45,7 +45,13 @@ _OVERLAPS = (
     ("ask", "ask me", "Ask each time"),
 )
 _OUTLINE = 2
-_FIRST_STEPS = "Click into an object."
+_FIRST_STEPS = {
+    "points": "Click into an object.",
+    "box": "Drag a box around an object.",
+    "polygon": "Click around an object; double-click to end.",
+    "ellipse": "Drag an ellipse over an object.",
+    "scribble": "Draw a line inside an object.",
+}
 
 
 class PromptPanel(QWidget):
@@ -74,7 +80,7 @@ class PromptPanel(QWidget):
         self.sign.toggled.connect(self._set_sign)
         layout.addWidget(self.sign)
         layout.addLayout(self._make_answers())
-        self.hint = QLabel(_FIRST_STEPS)
+        self.hint = QLabel()
         self.hint.setWordWrap(True)
         layout.addWidget(self.hint)
         layout.addLayout(self._make_keep())
@@ -86,7 +92,9 @@ class PromptPanel(QWidget):
         session.state.events.positive.connect(self._show_sign)
         session.state.events.on_overlap.connect(self._show_overlap)
         parts.bridge.image_changed.connect(self._set_style)
+        parts.bridge.tool_changed.connect(self._show_tool)
         self._show_sign(session.state.positive)
+        self._show_tool()
         self._show_answers(())
         self._show_history()
 
@@ -94,7 +102,7 @@ class PromptPanel(QWidget):
         """Make objects of the masks shown."""
         session, bridge = self._parts.session, self._parts.bridge
         if session.draft.is_empty:
-            self.hint.setText("Nothing to keep yet. " + _FIRST_STEPS)
+            self.hint.setText("Nothing to keep yet. " + self._next_step())
             return
         if session.is_waiting:
             self._keep_soon = session.draft
@@ -117,13 +125,13 @@ class PromptPanel(QWidget):
 
     def use(self, tool: Tool) -> None:
         """Choose what a click does."""
-        self.tools[tool].setChecked(True)
         if self._parts.bridge.prompts is not None:
             self._parts.bridge.prompts.use(tool)
+        self._show_tool()
 
     def next_tool(self) -> None:
-        """Switch between points and boxes."""
-        self.use("points" if self.tools["box"].isChecked() else "box")
+        """Switch between points and boxes; from anything else to points."""
+        self.use("box" if self.tools["points"].isChecked() else "points")
 
     def other_kind(self) -> None:
         """Turn the selected points into the other kind; without any, the next one."""
@@ -146,8 +154,37 @@ class PromptPanel(QWidget):
             self._group.addButton(button)
             self.tools[tool] = button
             layout.addWidget(button, 1)
-        self.tools["points"].setChecked(True)
         return layout
+
+    def _show_tool(self, _tool: str = "") -> None:
+        """Show which tool is in use; none is while another layer is selected."""
+        prompts = self._parts.bridge.prompts
+        tool = "look" if prompts is None else prompts.tool
+        self._group.setExclusive(False)
+        for name, button in self.tools.items():
+            button.setChecked(name == tool)
+            button.setEnabled(prompts is not None)
+        self._group.setExclusive(True)
+        session = self._parts.session
+        if session.draft.is_empty and not session.masks:
+            self.hint.setText(self._next_step())
+
+    def _next_step(self) -> str:
+        """What to do where nothing is pointed at."""
+        session, bridge = self._parts.session, self._parts.bridge
+        if bridge.image is None or bridge.prompts is None:
+            return "Open an image: drag it into the window, or use the File menu."
+        if session.view is None:
+            if self._parts.viewer.dims.ndisplay == 3:
+                return "Switch napari to 2D display to point at objects."
+            return f"Move the sliders to a place where {bridge.image.name!r} is."
+        tool = bridge.prompts.tool
+        if tool == "look":
+            return (
+                f"Choose a tool above, or press {key_of('tool')}, to point at objects "
+                f"in {bridge.image.name!r}."
+            )
+        return _FIRST_STEPS[tool]
 
     def _make_answers(self) -> QGridLayout:
         layout = QGridLayout()
@@ -159,9 +196,10 @@ class PromptPanel(QWidget):
             button.setMinimumWidth(10)
             button.setCheckable(True)
             button.setToolTip(
-                f"Answer {i + 1} (key {i + 1}, or Shift and the mouse wheel): a click "
-                "may mean a part, the whole or a group. Below: the IoU with the object "
-                "that the network expects, and how stable the mask is; 1 is best."
+                f"Answer {i + 1} (key {i + 1}, or Shift and the mouse wheel): a single "
+                "click may mean a part, the whole or a group; with more prompts there "
+                "is one answer. Below: the IoU with the object that the network "
+                "expects, and how stable the mask is; 1 is best."
             )
             button.clicked.connect(lambda _=False, i=i: self._parts.session.choose(i))
             score = QLabel()
@@ -282,10 +320,7 @@ class PromptPanel(QWidget):
         self.keep_button.setEnabled(can_keep)
         self.reject_button.setEnabled(not draft.is_empty)
         if session.view is None:
-            text = "Open an image; 3D display cannot be segmented by clicks."
-            if self._parts.bridge.image is not None:
-                text = "Switch napari to 2D display to point at objects."
-            self.hint.setText(text)
+            self.hint.setText(self._next_step())
         elif can_keep:
             noun = "object" if len(masks) == 1 else f"{len(masks)} objects"
             empty = not any(each.box.area for each in masks)
@@ -296,7 +331,7 @@ class PromptPanel(QWidget):
                 "what is too much."
             )
         elif not masks and draft.is_empty:
-            self.hint.setText(_FIRST_STEPS)
+            self.hint.setText(self._next_step())
         if self._keep_soon is not None and not session.is_waiting:
             # not at once: others are still being told what this answer is
             QTimer.singleShot(0, self._keep_now)
@@ -313,9 +348,10 @@ class PromptPanel(QWidget):
         if len(masks) == 1:
             scores[masks[0].answer] = masks[0].predicted_iou, masks[0].stability
         for label, text in itertools.zip_longest(
-            self.scores, (f"{iou:.2f} · {stable:.2f}" for iou, stable in scores)
+            self.scores,
+            (f"IoU {iou:.2f}\nstable {stable:.2f}" for iou, stable in scores),
         ):
-            label.setText(text or "")
+            label.setText(text or "\n")
 
     def _show_history(self) -> None:
         history = self._parts.session.history
@@ -326,6 +362,6 @@ class PromptPanel(QWidget):
 
 
 def _button(text: str, command: Command, tip: str, parent: QWidget) -> QPushButton:
-    button = QPushButton(f"{text} ({key_of(command)})", parent)
+    button = QPushButton(f"{text} ({keys_of(command)})", parent)
     button.setToolTip(tip)
     return button

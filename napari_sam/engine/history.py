@@ -25,13 +25,15 @@ class Step:
     before, after : Draft
         The prompts.
     target : LabelTarget, optional
-        The labels that changed. Default: none.
+        The labels that it concerns. Default: none.
     edits : tuple of LabelEdit
         How they changed; empty if the user painted by hand.
     records : tuple of (int, ObjectRecord or None, ObjectRecord or None)
         Object id, its record before and after.
     used : dict of (image key, plane) to Draft
         Prompts of other planes that became an object with this step.
+    changes_pixels : bool
+        Whether pixels of the labels changed.
     """
 
     what: str
@@ -42,6 +44,7 @@ class Step:
     edits: tuple[LabelEdit, ...] = ()
     records: tuple[tuple[int, ObjectRecord | None, ObjectRecord | None], ...] = ()
     used: dict[tuple[object, PlaneIndex], Draft] = field(default_factory=dict)
+    changes_pixels: bool = False
 
 
 class History:

@@ -107,7 +107,9 @@ class Session:
         Also after undo and redo; empty if what changed is not known.
     records_changed, history_changed : no argument
     view_wanted : PlaneView
-        Undo has changed another plane; whoever shows planes should show this one.
+        Undo changes another plane; whoever shows planes should show this one.
+    labels_wanted : LabelTarget
+        Undo changes other labels; whoever chooses labels should choose these.
     """
 
     view_changed = Signal(object)
@@ -120,6 +122,7 @@ class Session:
     records_changed = Signal()
     history_changed = Signal()
     view_wanted = Signal(object)
+    labels_wanted = Signal(object)
 
     def __init__(
         self, view: PlaneView | None = None, labels: LabelTarget | None = None
@@ -553,7 +556,16 @@ class Session:
             new = new.made_at(view.index)
             new = new.model_copy(update={"hand_edits": new.hand_edits + 1})
             changes.append((number, old, new))
-        step = Step("paint", view, self.draft, self.draft, labels, (), tuple(changes))
+        step = Step(
+            "paint",
+            view,
+            self.draft,
+            self.draft,
+            labels,
+            (),
+            tuple(changes),
+            changes_pixels=True,
+        )
         self._push(step)
         self._set_records((n, new) for n, _, new in changes)
         self.labels_changed.emit(())
@@ -569,9 +581,11 @@ class Session:
         step = self.history.back()
         if step is None:
             return None
-        if step.target is not None:
+        self._return_to(step)
+        if step.target is not None and step.changes_pixels:
             step.target.undo(step.edits)
-        self._set_records((n, before) for n, before, _ in step.records)
+        if step.target is self._labels:  # other labels have records of their own
+            self._set_records((n, before) for n, before, _ in step.records)
         self._drafts |= step.used
         self._restore(step, step.before)
         return step.what
@@ -587,9 +601,11 @@ class Session:
         step = self.history.forward()
         if step is None:
             return None
-        if step.target is not None:
+        self._return_to(step)
+        if step.target is not None and step.changes_pixels:
             step.target.redo(step.edits)
-        self._set_records((n, after) for n, _, after in step.records)
+        if step.target is self._labels:
+            self._set_records((n, after) for n, _, after in step.records)
         for place in step.used:
             self._drafts.pop(place, None)
         self._restore(step, step.after)
@@ -644,17 +660,16 @@ class Session:
         view, labels = self._ready()
         if edits:
             labels.write(edits)
-        # a step without pixels, such as a verdict of a review, concerns no layer
-        target = labels if edits else None
         step = Step(
             what,
             view,
             self.draft,
             after,
-            target,
+            labels,
             tuple(edits),
             tuple(records),
             used or {},
+            changes_pixels=bool(edits),  # a verdict of a review has none
         )
         self._push(step)
         self._set_records((n, new) for n, _, new in records)
@@ -668,14 +683,22 @@ class Session:
         self.history.push(step)
         self.history_changed.emit()
 
-    def _restore(self, step: Step, draft: Draft) -> None:
-        """Show the plane of a step with its prompts."""
+    def _return_to(self, step: Step) -> None:
+        """Show the plane of a step, and choose its labels."""
         if self._view is None or self._view.place != step.view.place:
-            self._drafts[step.view.place] = draft
             self.view_wanted.emit(step.view)
+        if step.target is not None and step.target is not self._labels:
+            self.labels_wanted.emit(step.target)
+
+    def _restore(self, step: Step, draft: Draft) -> None:
+        """Put the prompts of a step back."""
         if self._view is not None and self._view.place == step.view.place:
             self._put(draft)
-        if step.target is not None:
+        elif draft.is_empty:
+            self._drafts.pop(step.view.place, None)
+        else:
+            self._drafts[step.view.place] = draft
+        if step.changes_pixels:
             self.labels_changed.emit(step.edits)
         self.history_changed.emit()
 

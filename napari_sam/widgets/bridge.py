@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from napari_sam.engine.request import PlaneView
     from napari_sam.engine.session import Session
-    from napari_sam.labels import LabelTarget, PlaneIndex
+    from napari_sam.labels import PlaneIndex
 
 _SETTLED_MS = 400  # after the last move of a contrast slider
 
@@ -82,8 +82,11 @@ class LayerBridge:
         self.labels: Labels | None = None
         self.prompts: PromptLayers | None = None
         self._target: LayerLabels | StoreTarget | None = None
+        # of all layers that were chosen: steps of the history know them again
+        self._targets: dict[Labels, LayerLabels | StoreTarget] = {}
+        self._keys: dict[Image, object] = {}
+        self._labels_of: dict[Image, Labels] = {}
         self._hand_edit: HandEdit | None = None
-        self._image_key: object = None
         self._scale: float | None = None
         self._settled = QTimer()
         self._settled.setSingleShot(True)
@@ -97,6 +100,7 @@ class LayerBridge:
         session.draft_changed.connect(self._show_draft)
         session.preview.connect(self._show_masks)
         session.view_wanted.connect(self._go_to)
+        session.labels_wanted.connect(self._choose_target)
         session.state.events.positive.connect(self._use_sign)
         session.records_changed.connect(self._keep_records)
         for layer in viewer.layers:
@@ -135,7 +139,8 @@ class LayerBridge:
         self._leave_image()
         self.image, self._scale = layer, None
         if layer is not None:
-            self._image_key = (layer.name, next(_image_keys))
+            if layer not in self._keys:
+                self._keys[layer] = (layer.name, next(_image_keys))
             self.prompts = PromptLayers(self.viewer, layer)
             self.prompts.points_changed.connect(self.session.set_points)
             self.prompts.shapes_changed.connect(self.session.set_shapes)
@@ -147,8 +152,15 @@ class LayerBridge:
         self.image_changed.emit(layer)
         found = self.label_layers()
         if layer is not None:
-            self.choose_labels(found[-1] if found else None)
+            last = self._labels_of.get(layer)
+            topmost = found[-1] if found else None
+            self.choose_labels(last if last in found else topmost)
         self.look()
+
+    @property
+    def _image_key(self) -> object:
+        """What the session calls the image; other pixels are another image."""
+        return None if self.image is None else self._keys[self.image]
 
     def use_scale(self, scale: float | None) -> None:
         """Show the image to the network at another scale; None for the usual one."""
@@ -164,13 +176,17 @@ class LayerBridge:
             self._target.disconnect()
             self._unbind_undo(self._target.layer)
         self.labels, self._target = layer, None
-        target: LabelTarget | None = None
         records = {}
         if layer is not None:
-            target = self._target = self._target_of(layer)
+            if layer not in self._targets:
+                self._targets[layer] = self._target_of(layer)
+            self._target = self._targets[layer]
+            self._target.connect()
+            if self.image is not None:
+                self._labels_of[self.image] = layer
             records = layer.metadata.get(RECORDS, {})
             self.bind_undo(layer)
-        self.session.set_labels(target, records)
+        self.session.set_labels(self._target, records)
         self.labels_changed.emit(layer)
 
     def need_labels(self) -> Labels:
@@ -296,6 +312,10 @@ class LayerBridge:
         self.session.draft_changed.disconnect(self._show_draft)
         self.session.preview.disconnect(self._show_masks)
         self.session.view_wanted.disconnect(self._go_to)
+        self.session.labels_wanted.disconnect(self._choose_target)
+        self._targets.clear()
+        self._keys.clear()
+        self._labels_of.clear()
         self.session.records_changed.disconnect(self._keep_records)
         self.session.state.events.positive.disconnect(self._use_sign)
 
@@ -316,13 +336,16 @@ class LayerBridge:
 
     def _layer_removed(self, event: Any) -> None:
         event.value.events.name.disconnect(self._names_changed)
-        if event.value is self.labels and self._target is not None:
-            self.session.history.forget(self._target)
+        if event.value is self.labels:
             self.choose_labels(None)
+        if (target := self._targets.pop(event.value, None)) is not None:
+            self.session.history.forget(target)
             self.session.history_changed.emit()
         if event.value is self.image:
             rest = self.images()
             self.choose_image(rest[-1] if rest else None)
+        self._keys.pop(event.value, None)
+        self._labels_of.pop(event.value, None)
         self.choices_changed.emit()
 
     def _watch_name(self, layer: Layer) -> None:
@@ -340,7 +363,7 @@ class LayerBridge:
 
     def _data_changed(self, _event: Any = None) -> None:
         if self.image is not None:
-            self._image_key = (self.image.name, next(_image_keys))
+            self._keys[self.image] = (self.image.name, next(_image_keys))
             self._settled.start()
 
     def _settle(self, _event: Any = None) -> None:
@@ -371,10 +394,19 @@ class LayerBridge:
             self.labels.metadata[RECORDS] = dict(self.session.records)
 
     def _go_to(self, view: PlaneView) -> None:
-        """Show a plane that undo has changed."""
-        if self.image is None or view.image_key != self._image_key:
-            return
-        self.go_to(view.index)
+        """Show a plane that undo changes."""
+        for layer, key in self._keys.items():
+            if key == view.image_key:
+                self.choose_image(layer)
+                self.go_to(view.index)
+                return
+
+    def _choose_target(self, target: object) -> None:
+        """Choose labels that undo changes."""
+        for layer, each in self._targets.items():
+            if each is target and layer in self.label_layers():
+                self.choose_labels(layer)
+                return
 
     def go_to(self, index: PlaneIndex) -> None:
         """Move the sliders to a plane."""

@@ -49,9 +49,9 @@ class LayerLabels:
             )
         self.layer = layer
         self._on_paint = on_paint
-        self._is_writing = False
+        self._is_writing = self._is_connected = False
         self._last_id: int | None = None
-        layer.events.paint.connect(self._note_paint)
+        self.connect()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -113,9 +113,17 @@ class LayerLabels:
         whole = tuple(slice(None) if each is None else each for each in index)
         return box_around(np.asarray(self.layer.data[whole]) == object_id)
 
+    def connect(self) -> None:
+        """Listen to the layer, which others may have changed meanwhile."""
+        self._last_id = None
+        if not self._is_connected:
+            self.layer.events.paint.connect(self._note_paint)
+        self._is_connected = True
+
     def disconnect(self) -> None:
         """Listen to the layer no more."""
         self.layer.events.paint.disconnect(self._note_paint)
+        self._is_connected = False
 
     def _set(self, edit: LabelEdit) -> None:
         changed = np.nonzero(edit.before != edit.after)

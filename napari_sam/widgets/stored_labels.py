@@ -116,6 +116,9 @@ class StoreTarget:
         """Return the smallest box around an object of a plane; None without it."""
         return self.store.box_of(index, object_id)
 
+    def connect(self) -> None:
+        """Nothing is listened to: such a layer cannot be painted by hand."""
+
     def disconnect(self) -> None:
         """Nothing is listened to: such a layer cannot be painted by hand."""
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from napari_sam.engine.embed import PlaneEmbedding
     from napari_sam.masks import Candidate
+    from napari_sam.model import Sam
     from napari_sam.tiling import CropGrid
 
 # The least that is kept of a grid of points: below, masks are noise and take memory
@@ -70,12 +71,7 @@ class Candidates:
 
     def default_thresholds(self) -> Thresholds:
         """Return the thresholds that `segment` has with this config."""
-        return Thresholds(
-            min_predicted_iou=self.mode.min_predicted_iou,
-            min_stability=self.mode.min_stability,
-            min_area=self.config.min_area,
-            min_visible=self.config.min_visible,
-        )
+        return _thresholds_of(self.mode, self.config)
 
     def objects(
         self,
@@ -206,6 +202,23 @@ def config_of(search: Search) -> AutomaticConfig:
         mode=search.mode,
         proposals=ProposalMode(foreground=search.foreground),
         grid=GridMode(points_per_side=search.points_per_side),
+    )
+
+
+def usual_thresholds(search: Search, model: Sam) -> Thresholds:
+    """Return the thresholds that `segment` has with the mode of a search."""
+    config = config_of(search)
+    return _thresholds_of(chosen_mode(config, model), config)
+
+
+def _thresholds_of(
+    mode: ProposalMode | GridMode, config: AutomaticConfig
+) -> Thresholds:
+    return Thresholds(
+        min_predicted_iou=mode.min_predicted_iou,
+        min_stability=mode.min_stability,
+        min_area=config.min_area,
+        min_visible=config.min_visible,
     )
 
 

@@ -17,15 +17,18 @@ import numpy as np
 import zarr
 from scipy import ndimage
 from zarr.codecs import BloscCodec
+from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from napari_sam.errors import FormatError, InputError
 from napari_sam.labels import LabelEdit, PlaneIndex, box_around, region_of
 from napari_sam.tiling import Box
+from napari_sam.writers.atomic import atomic
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -51,6 +54,8 @@ class LabelStore:
     levels : sequence of zarr arrays
         uint32, (..., Y, X), the largest first; each has every second row and column
         of the one before.
+    chunks : dict of str to buffer, optional
+        What a store in memory keeps them in. Default: they lie on disk.
 
     Raises
     ------
@@ -65,7 +70,11 @@ class LabelStore:
     ([(2000, 3000), (1000, 1500), (500, 750)], [7, 7])
     """
 
-    def __init__(self, levels: Sequence[zarr.Array[Any]]) -> None:
+    def __init__(
+        self,
+        levels: Sequence[zarr.Array[Any]],
+        chunks: dict[str, Any] | None = None,
+    ) -> None:
         expected = _level_shapes(levels[0].shape, len(levels)) if levels else []
         found = [tuple(level.shape) for level in levels]
         if not levels or found != expected or levels[0].dtype != np.uint32:
@@ -75,6 +84,7 @@ class LabelStore:
                 "expected uint32, each level half as large as the one before"
             )
         self.levels = list(levels)
+        self._chunks = chunks
         # viewers read the smallest level of a plane once and keep it; this one follows
         self._smallest = np.array(levels[-1][...]) if self.ndim == 2 else None
         self._last_id = 0
@@ -101,7 +111,8 @@ class LabelStore:
         """
         if len(shape) < 2 or min(shape) < 1:
             raise InputError(f"labels of shape {shape}; give (..., height, width)")
-        group = zarr.create_group(MemoryStore() if path is None else path)
+        chunks: dict[str, Any] = {}
+        group = zarr.create_group(MemoryStore(chunks) if path is None else path)
         # ten times smaller than lz4 on labels, and as fast
         codec = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
         levels = []
@@ -116,7 +127,24 @@ class LabelStore:
                     compressors=codec,
                 )
             )
-        return cls(levels)
+        return cls(levels, chunks if path is None else None)
+
+    @classmethod
+    def load(cls, path: Path) -> LabelStore:
+        """Read labels into memory that `write_chunks` wrote.
+
+        Raises
+        ------
+        FormatError
+            If there are none.
+        """
+        from_bytes = default_buffer_prototype().buffer.from_bytes
+        chunks = {
+            file.relative_to(path).as_posix(): from_bytes(file.read_bytes())
+            for file in path.rglob("*")
+            if file.is_file()
+        }
+        return cls._opened(MemoryStore(chunks), path, chunks)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> LabelStore:
@@ -127,17 +155,24 @@ class LabelStore:
         FormatError
             If there are none.
         """
+        return cls._opened(path, path)
+
+    @classmethod
+    def _opened(
+        cls,
+        place: Any,
+        path: str | os.PathLike[str],
+        chunks: dict[str, Any] | None = None,
+    ) -> LabelStore:
         try:
-            arrays = dict(zarr.open_group(path, mode="r+").arrays())
-            store = cls([arrays[name] for name in sorted(arrays, key=int)])
+            arrays = dict(zarr.open_group(place, mode="r+").arrays())
+            store = cls([arrays[name] for name in sorted(arrays, key=int)], chunks)
+            store._note_all()
         except (OSError, ValueError) as error:
             raise FormatError(
                 f"{path} holds no label store ({error}); give the folder that was "
                 "chosen when the labels were made"
             ) from error
-        for index in _plane_indices(store.shape):
-            for box in _blocks(store.shape[-2:]):
-                store._note(index, box, store.read(index, box))
         return store
 
     @property
@@ -154,6 +189,20 @@ class LabelStore:
     def dtype(self) -> np.dtype[np.uint32]:
         """Type of the ids."""
         return np.dtype(np.uint32)
+
+    def copied_chunks(self) -> dict[str, Any]:
+        """Return the compressed chunks of a store in memory, for `write_chunks`.
+
+        They never change, so the copy costs nothing and stays as it is.
+
+        Raises
+        ------
+        InputError
+            If the store lies on disk.
+        """
+        if self._chunks is None:
+            raise InputError("these labels are on disk already; copy their folder")
+        return dict(self._chunks)
 
     @property
     def shown_levels(self) -> list[Any]:
@@ -236,6 +285,23 @@ class LabelStore:
         if self._smallest is not None:
             self._smallest[box.slices] = ids
 
+    def _note_all(self) -> None:
+        """Look where objects lie; chunks in memory that do not exist have none."""
+        if self._chunks is None:
+            for index in _plane_indices(self.shape):
+                for box in _blocks(self.shape[-2:]):
+                    self._note(index, box, self.read(index, box))
+            return
+        height, width = self.levels[0].chunks[-2:]
+        plane_shape = self.shape[-2], self.shape[-1]
+        for name in self._chunks:
+            if name.startswith("0/c/"):
+                *plane, row, column = (int(part) for part in name.split("/")[2:])
+                y0, x0 = row * height, column * width
+                box = Box(y0, x0, y0 + height, x0 + width).clip(plane_shape)
+                index = (*plane, None, None)
+                self._note(index, box, self.read(index, box))
+
     def _note(self, index: PlaneIndex, box: Box, ids: NDArray[np.uint32]) -> None:
         """Remember where objects lie that are written."""
         found, places = np.unique(ids, return_inverse=True)
@@ -247,6 +313,22 @@ class LabelStore:
                 part = Box(rows.start, columns.start, rows.stop, columns.stop)
                 part = part.shift(box.y0, box.x0)
                 bounds[number] = part.union(bounds.get(number, part))
+
+
+def write_chunks(chunks: Mapping[str, Any], path: Path) -> None:
+    """Write what `LabelStore.copied_chunks` gave, as a Zarr folder.
+
+    Parameters
+    ----------
+    chunks : mapping of str to buffer
+    path : Path
+        A folder; one that exists is replaced as a whole.
+    """
+    with atomic(path, overwrite=True) as part:
+        for name, chunk in chunks.items():
+            file = part / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(chunk.to_bytes())
 
 
 def _level_shapes(

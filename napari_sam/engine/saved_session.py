@@ -83,8 +83,12 @@ class SavedSession(BaseModel):
         The plane that was looked at.
     model : str, optional
         Name of the weights.
-    on_overlap : str
+    on_overlap, diameter
         As in `SessionState`.
+    scale : float, optional
+        Input pixels per plane pixel, as in `PlaneView`.
+    limits : tuple of (float, float)
+        Pixel values that were black and white, for each channel.
     drafts : tuple of SavedDraft
     """
 
@@ -97,6 +101,9 @@ class SavedSession(BaseModel):
     index: tuple[int | None, ...]
     model: str | None = None
     on_overlap: Literal["keep", "overwrite", "ask"] = "keep"
+    diameter: int = 0
+    scale: float | None = None
+    limits: tuple[tuple[float, float], ...] = ()
     drafts: tuple[SavedDraft, ...] = ()
 
 
@@ -137,6 +144,9 @@ class Snapshot:
             index=view.index,
             model=model,
             on_overlap=session.state.on_overlap,
+            diameter=session.state.diameter,
+            scale=view.scale,
+            limits=() if view.intensity is None else view.intensity.limits,
             drafts=tuple(_saved(index, draft) for index, draft in drafts.items()),
         )
 

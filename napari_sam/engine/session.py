@@ -71,6 +71,8 @@ class SessionState(BaseModel):
         Kind of the next point.
     on_overlap : {"keep", "overwrite", "ask"}
         What happens to pixels of other objects when one is committed.
+    diameter : int
+        Of a typical object, in plane pixels; 0 where nothing was said.
     """
 
     model_config = ConfigDict(validate_assignment=True, extra="forbid")
@@ -78,6 +80,7 @@ class SessionState(BaseModel):
 
     positive: bool = True
     on_overlap: OnOverlap = "keep"
+    diameter: int = 0
 
 
 class Session:
@@ -182,7 +185,8 @@ class Session:
         if self._view is None:
             raise InputError("no image to go on with; open the image first")
         key = self._view.image_key
-        self._drafts = {(key, index): each for index, each in drafts.items()}
+        others = {at: each for at, each in self._drafts.items() if at[0] != key}
+        self._drafts = others | {(key, index): each for index, each in drafts.items()}
         self.records = dict(records)
         self.history = History()
         self.history_changed.emit()

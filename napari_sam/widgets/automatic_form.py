@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QGroupBox,
     QLabel,
     QProgressBar,
-    QPushButton,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -25,9 +24,11 @@ from qtpy.QtWidgets import (
 from superqt import QLabeledDoubleSlider
 
 from napari_sam.engine.thresholds import Search, Thresholds
+from napari_sam.widgets.controls import button
 
 Extent: TypeAlias = Literal["view", "plane", "stack"]
 
+_RUN = "Search; candidates appear as they are found."
 _MAX_AREA = 10**9
 _SETTLED_MS = 120  # a slider that is being dragged asks a few times a second
 
@@ -126,6 +127,7 @@ class AutomaticForm(QWidget):
         running = done is not None
         self.progress.setVisible(running)
         self.run.setText("Stop" if running else "Find objects")
+        self.run.setToolTip("Stop; what has been found stays." if running else _RUN)
         self._settings.setEnabled(not running)
         if done is not None:
             self.progress.setMaximum(total)  # without a number it only moves
@@ -133,10 +135,10 @@ class AutomaticForm(QWidget):
 
     def show_found(self, n_objects: int | None, n_marked: int = 0) -> None:
         """Show how many candidates count; None when there was no search."""
-        self._filter.setEnabled(n_objects is not None)
         self._keep.setEnabled(bool(n_objects))
         if n_objects is None:
-            self.count.setText("Nothing searched yet.")
+            is_running = self.progress.isVisibleTo(self)
+            self.count.setText("Searching ..." if is_running else "No candidates.")
         else:
             noun = "candidate" if n_objects == 1 else "candidates"
             marked = f", {n_marked} marked" if n_marked else ""
@@ -159,7 +161,7 @@ class AutomaticForm(QWidget):
             self.extent.addItem(text, extent)
         self.extent.setToolTip(
             "Where to look. What is in view is the quickest way to try settings. All "
-            "planes: what passes is kept at once, with the thresholds set here before."
+            "planes: what passes the thresholds below becomes objects at once."
         )
         self.mode = QComboBox()
         self.mode.addItem("Proposals (fast)", "proposals")
@@ -179,8 +181,7 @@ class AutomaticForm(QWidget):
         self.density.setToolTip(
             "Points asked in each crop. Finer finds smaller objects."
         )
-        self.run = QPushButton("Find objects")
-        self.run.setToolTip("Search; candidates appear as they are found.")
+        self.run = button("Find objects", _RUN)
         self.run.clicked.connect(self._run_or_stop)
         self.progress = QProgressBar()
         self.progress.setFormat("%v of %m crops")
@@ -237,18 +238,18 @@ class AutomaticForm(QWidget):
         self._keep = QGroupBox("Keep")
         self.count = QLabel()
         self.count.setTextFormat(Qt.TextFormat.RichText)
-        hint = QLabel("Click candidates to mark them.")
+        hint = QLabel("Click candidates in the image to mark them.")
         hint.setWordWrap(True)
-        self.commit_all = _button(
+        self.commit_all = button(
             "Keep all", "Make objects of all candidates. Undo takes all of them back."
         )
-        self.commit_marked = _button(
+        self.commit_marked = button(
             "Keep marked", "Make objects of the marked candidates only."
         )
-        self.reject_marked = _button(
+        self.reject_marked = button(
             "Drop marked", "Drop the marked candidates; they do not come back."
         )
-        self.discard = _button("Drop all", "Drop all candidates.")
+        self.discard = button("Drop all", "Drop all candidates.")
         self.commit_all.clicked.connect(lambda: self.commit_asked.emit("all"))
         self.commit_marked.clicked.connect(lambda: self.commit_asked.emit("marked"))
         self.reject_marked.clicked.connect(self.reject_asked)
@@ -287,9 +288,3 @@ def _slider(tip: str) -> QLabeledDoubleSlider:
     slider.setDecimals(2)
     slider.setToolTip(tip)
     return slider
-
-
-def _button(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    return button

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_sam.engine.choice import Choice
 from napari_sam.tiling import Box
+from napari_sam.widgets.activity import Activity
 from napari_sam.widgets.automatic_form import AutomaticForm
 from napari_sam.widgets.geometry import plane_view, spatial_shape, visible_box
 from napari_sam.widgets.plane_layers import CandidateLayer
@@ -62,6 +63,7 @@ class AutomaticPanel(QWidget):
         self._is_stack = False
         self._wished: Thresholds | None = None
         self._made_by: dict[str, str | None] = {}
+        self._activity = Activity("Find objects")
         form = self.form
         form.run_asked.connect(self.find)
         form.stop_asked.connect(self.stop)
@@ -92,6 +94,8 @@ class AutomaticPanel(QWidget):
         image = self._parts.bridge.image
         region = None
         self.form.show_progress(0)
+        self.form.show_found(None)
+        self._activity.begin()
         if image is not None and extent != "stack":
             drawn = Box.whole(view.shape)
             if extent == "view":
@@ -126,6 +130,7 @@ class AutomaticPanel(QWidget):
             self._task = None
         if self.choice is None:
             self._drop_layer()
+        self._activity.end()
         self.form.show_progress(None)
 
     def discard(self) -> None:
@@ -148,6 +153,17 @@ class AutomaticPanel(QWidget):
 
     def _forget_wish(self) -> None:
         self._wished = None  # each mode has thresholds of its own
+        self._show_defaults()
+
+    def _show_defaults(self) -> None:
+        """Show the thresholds that the next search will have."""
+        planes = self._parts.network.planes
+        if planes is None or self.choice is not None or self._wished is not None:
+            return
+        from napari_sam.engine.candidates import usual_thresholds
+
+        thresholds = usual_thresholds(self.form.search(), planes.model)
+        self.form.set_thresholds(thresholds)
 
     def close_panel(self) -> None:
         """Listen no more, and take the candidates away."""
@@ -175,6 +191,7 @@ class AutomaticPanel(QWidget):
         if self._task is None:
             return
         self.form.show_progress(step.done, step.total)
+        self._activity.show(step.done, step.total)
         if step.value is not None:
             self._show_candidates(step.value)
 
@@ -197,6 +214,7 @@ class AutomaticPanel(QWidget):
     def _found(self, found: Candidates) -> None:
         self._task = None
         self.form.show_progress(None)
+        self._activity.end(f"Searched: {len(found.found)} masks to choose from.")
         self._show_candidates(found)
 
     def _choose(self, thresholds: Thresholds) -> None:
@@ -263,6 +281,8 @@ class AutomaticPanel(QWidget):
         """Keep the objects of all planes, as one step."""
         self._task = None
         self.form.show_progress(None)
+        self.form.show_found(None)
+        self._activity.end()
         self._parts.bridge.need_labels()
         target, wished = self._parts.session.labels, self._wished
         if target is None:
@@ -290,12 +310,17 @@ class AutomaticPanel(QWidget):
     def _failed(self, error: Exception) -> None:
         self._task = None
         self.form.show_progress(None)
+        self._activity.end()
+        if self.choice is None:
+            self._drop_layer()
+            self.form.show_found(None)
         self._parts.worker.failed.emit(error)
 
     def _use_model(self, planes: Any) -> None:
         self.discard()
         self._wished = None
         self.form.set_model(has_head=planes.model.proposal_head is not None)
+        self._show_defaults()
 
     def _view_changed(self, view: PlaneView | None) -> None:
         if self.choice is None and self._task is None:

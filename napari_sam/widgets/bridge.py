@@ -33,6 +33,7 @@ from napari_sam.widgets.stored_labels import (
     STORE,
     StoreTarget,
     new_labels,
+    store_layer,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Layer
 
+    from napari_sam.engine.label_store import LabelStore
     from napari_sam.engine.request import PlaneView
     from napari_sam.engine.session import Session
     from napari_sam.labels import PlaneIndex
@@ -66,6 +68,8 @@ class LayerBridge:
         Another layer was chosen.
     choices_changed : no argument
         Layers came, went or were renamed.
+    leaving : no argument
+        Image or labels are about to be exchanged; they are still in use.
     tool_changed : str
         What a click on the image does now.
     """
@@ -73,6 +77,7 @@ class LayerBridge:
     image_changed = Signal(object)
     labels_changed = Signal(object)
     choices_changed = Signal()
+    leaving = Signal()
     tool_changed = Signal(str)
 
     def __init__(self, viewer: napari.Viewer, session: Session) -> None:
@@ -136,6 +141,7 @@ class LayerBridge:
         """Work on another image; its prompts and labels come with it."""
         if layer is self.image:
             return
+        self.leaving.emit()
         self._leave_image()
         self.image, self._scale = layer, None
         if layer is not None:
@@ -172,6 +178,7 @@ class LayerBridge:
         """Commit to another layer; None makes one when the first object is kept."""
         if layer is not self.labels:
             self.stop_painting()
+            self.leaving.emit()
         if self._target is not None:
             self._target.disconnect()
             self._unbind_undo(self._target.layer)
@@ -197,23 +204,35 @@ class LayerBridge:
         InputError
             If no image is chosen.
         """
-        if self.labels is None:
-            if self.image is None:
-                raise InputError("no image is chosen; open one and choose it above")
-            active = self.viewer.layers.selection.active
-            layer = new_labels(
-                spatial_shape(self.image),
-                name=f"{self.image.name} objects",
-                **transform_of(self.image),
-            )
-            below = self.viewer.layers.index(self.image) + 1
-            self.viewer.layers.insert(below, layer)
-            self.choose_labels(layer)
-            if active is not None:
-                self.viewer.layers.selection.active = active
-        if self.labels is None:
-            raise InputError("the Labels layer could not be made")
-        return self.labels
+        return self.labels or self.make_labels()
+
+    def make_labels(self, store: LabelStore | None = None) -> Labels:
+        """Make a Labels layer for the image, and choose it.
+
+        Parameters
+        ----------
+        store : LabelStore, optional
+            What it shows. Default: no objects.
+
+        Raises
+        ------
+        InputError
+            If no image is chosen.
+        """
+        if self.image is None:
+            raise InputError("no image is chosen; open one and choose it above")
+        active = self.viewer.layers.selection.active
+        options = {"name": f"{self.image.name} objects", **transform_of(self.image)}
+        if store is None:
+            layer = new_labels(spatial_shape(self.image), **options)
+        else:
+            layer = store_layer(store, **options)
+        below = self.viewer.layers.index(self.image) + 1
+        self.viewer.layers.insert(below, layer)
+        self.choose_labels(layer)
+        if active is not None:
+            self.viewer.layers.selection.active = active
+        return layer
 
     def _target_of(self, layer: Labels) -> LayerLabels | StoreTarget:
         if STORE in layer.metadata:

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_sam.widgets.activity import Activity
 from napari_sam.widgets.geometry import visible_box
 from napari_sam.widgets.plane_layers import EmbeddingOverlay
 
@@ -51,6 +52,7 @@ class EmbeddingPanel(QWidget):
         self.overlay = EmbeddingOverlay(parts.viewer)
         self._task: Task | None = None
         self._embedding: PlaneEmbedding | None = None
+        self._activity = Activity("Embed the plane")
         self._begun = (0.0, 0)  # when, and how many crops were done then
         self._make_controls()
         self._settled = QTimer(self)
@@ -157,6 +159,7 @@ class EmbeddingPanel(QWidget):
             return
         self._prefer()
         self._show(len(embedding.grid))
+        self._activity.begin()
         self._task = self._parts.worker.start(
             "embed",
             lambda: embedding.fill(batch=1),
@@ -169,6 +172,7 @@ class EmbeddingPanel(QWidget):
         crops: list[Crop] = step.value if isinstance(step.value, list) else []
         for crop in crops:
             self.overlay.mark(crop.index)
+        self._activity.show(step.done, step.total)
         self.progress.setMaximum(step.total)
         self.progress.setValue(step.done)
         begun, n_before = self._begun
@@ -209,6 +213,8 @@ class EmbeddingPanel(QWidget):
 
     def _show(self, n_crops: int | None) -> None:
         running = n_crops is not None
+        if not running:
+            self._activity.end()
         self.run.setText("Stop" if running else "Embed this plane")
         self.pause.setEnabled(running)
         self.pause.setChecked(False)

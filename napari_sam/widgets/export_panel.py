@@ -81,7 +81,10 @@ class ExportPanel(QWidget):
         def show(table: dict[str, Any]) -> None:
             features = {"index": table["object"], **table}
             labels.features = features
-            show_info(f"{len(table['object'])} objects measured into {labels.name!r}.")
+            show_info(
+                f"{len(table['object'])} objects measured into {labels.name!r}: see "
+                "Layers > Visualize > Features table widget."
+            )
 
         self._parts.worker.call(work, show)
 

@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 _COLUMNS = (
     ("Id", "Object id, as in the labels."),
     ("Doubt", "1 - predicted IoU x stability: how much a look is needed."),
+    ("State", "new, accepted or rejected."),
     ("Area", "In pixels."),
     ("IoU", "The network's own estimate of the quality of the mask."),
     ("Stab.", "Stability: how little the mask changes with its threshold."),
     ("Seam", "Whether it lies on the border of two crops."),
-    ("State", "new, accepted or rejected."),
 )
-_DOUBT, _STATE = 1, 6
+_DOUBT, _STATE = 1, 2
+_ROW_PX = 22
 _ALIGNED = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _NOWHERE = QModelIndex()
 
@@ -91,11 +92,11 @@ class ReviewTable(QAbstractTableModel):
         values = (
             each.object_id,
             each.doubt,
+            each.state,
             each.area,
             each.predicted_iou,
             each.stability,
             each.touches_seam,
-            each.state,
         )
         return values[column]
 
@@ -195,6 +196,7 @@ class ReviewForm(QWidget):
         self.view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.view.verticalHeader().setVisible(False)
+        self.view.verticalHeader().setDefaultSectionSize(_ROW_PX)
         header = self.view.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(True)

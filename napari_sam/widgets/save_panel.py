@@ -3,32 +3,56 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QFileDialog,
-    QGridLayout,
-    QLabel,
-    QPushButton,
-    QWidget,
-)
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLabel, QWidget
 
-from napari_sam.engine.saved_session import Snapshot, read_session
+from napari_sam.engine.label_store import LabelStore, write_chunks
+from napari_sam.engine.saved_session import SESSION, Snapshot, read_session
 from napari_sam.errors import FormatError, InputError, NapariSamError
 from napari_sam.settings import autosave_dir
+from napari_sam.widgets.controls import button
+from napari_sam.widgets.geometry import full_array, spatial_shape
+from napari_sam.widgets.stored_labels import STORE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari.layers import Labels
+
+    from napari_sam.engine.draft import Draft
+    from napari_sam.engine.records import ObjectRecord
+    from napari_sam.engine.saved_session import SavedSession
+    from napari_sam.labels import PlaneIndex
     from napari_sam.widgets.panel import DockParts
 
-LABELS = "labels.tif"
+LABELS, STORED_LABELS = "labels.tif", "labels.zarr"
 
 _REST_MS = 20_000  # after the last change
 _MOST_BYTES = 2**28  # of labels; more would be copied for too long
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a folder held.
+
+    Parameters
+    ----------
+    saved, drafts, records
+        From `read_session`.
+    labels : array, LabelStore or None
+    """
+
+    saved: SavedSession
+    drafts: dict[PlaneIndex, Draft]
+    records: dict[int, ObjectRecord]
+    labels: Any
 
 
 class SavePanel(QWidget):
@@ -44,10 +68,20 @@ class SavePanel(QWidget):
     def __init__(self, parts: DockParts) -> None:
         super().__init__()
         self._parts = parts
-        save = QPushButton("Save session ...")
-        save.setToolTip("Save objects, prompts and how objects were made, in a folder")
-        load = QPushButton("Go on with ...")
-        load.setToolTip("Go on with a saved session of this image")
+        # written in the worker; what has not been written is kept, in case it stops
+        self._writing: dict[Path, Callable[[], Path]] = {}
+        self._own: set[Path] = (
+            set()
+        )  # autosaves that this dock has made or gone on with
+        self._with_labels: set[Path] = set()
+        save = button(
+            "Save session ...",
+            "Save objects, prompts and how objects were made, in a folder",
+        )
+        load = button("Go on with ...", "Go on with a saved session of this image")
+        self.go_on = button(
+            "Go on with the autosaved session", "Take up the work on this image again"
+        )
         self.autosave = QCheckBox("Autosave")
         self.autosave.setChecked(True)
         self.status = QLabel("")
@@ -56,16 +90,19 @@ class SavePanel(QWidget):
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addWidget(save, 0, 0)
         layout.addWidget(load, 0, 1)
-        layout.addWidget(self.autosave, 1, 0)
-        layout.addWidget(self.status, 2, 0, 1, 2)
+        layout.addWidget(self.go_on, 1, 0, 1, 2)
+        layout.addWidget(self.autosave, 2, 0)
+        layout.addWidget(self.status, 3, 0, 1, 2)
         save.clicked.connect(self._ask_save)
         load.clicked.connect(self._ask_load)
+        self.go_on.clicked.connect(self._load_autosaved)
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(_REST_MS)
         self._rest.timeout.connect(self._autosave)
         parts.session.history_changed.connect(self._changed)
         parts.bridge.image_changed.connect(self._show_folder)
+        parts.bridge.leaving.connect(self._hurry)
         self._show_folder()
 
     def folder(self) -> Path | None:
@@ -73,90 +110,156 @@ class SavePanel(QWidget):
         image = self._parts.bridge.image
         if image is None:
             return None
-        of = f"{image.name} {image.source.path} {image.data.shape}"
+        of = f"{image.name} {image.source.path} {full_array(image).shape}"
         digest = hashlib.sha256(of.encode()).hexdigest()[:8]
         name = "".join(c if c.isalnum() else "-" for c in image.name)[:40]
         return autosave_dir() / f"{name}-{digest}"
 
     def save(self, folder: Path) -> None:
         """Save everything; the files are written in the worker."""
-        session, bridge = self._parts.session, self._parts.bridge
-        layer = bridge.labels
-        # labels of a slide are large: they are exported, not copied
-        pixels = None
-        if layer is not None and not layer.multiscale:
-            pixels = np.array(layer.data)
+        bridge = self._parts.bridge
+        name, write_labels = _labels_writer(bridge.labels)
         snapshot = Snapshot(
-            session,
-            labels=None if pixels is None else LABELS,
-            model=self._parts.network.name,
+            self._parts.session, labels=name, model=self._parts.network.name
         )
 
         def write() -> Path:
-            from napari_sam.writers import save_labels
-
             folder.mkdir(parents=True, exist_ok=True)
-            if pixels is not None:
-                save_labels(pixels, folder / LABELS, overwrite=True)
+            write_labels(folder)
             snapshot.write(folder)
             return folder
 
-        self._parts.worker.call(write, self._saved, slot="save")
+        self._writing[folder] = write
+        self._parts.worker.call(write, self._saved, slot=("save", folder))
 
     def load(self, folder: Path) -> None:
-        """Go on with what was saved in a folder.
+        """Go on with what was saved in a folder, once the worker has read it.
+
+        Labels that have objects are left alone; those of the session get a layer.
 
         Raises
         ------
-        NapariSamError
-            If it holds no session, or one of another image.
+        InputError
+            If there is no image.
         """
-        saved, drafts, records = read_session(folder)
-        if self._parts.session.view is None:
+        session, bridge = self._parts.session, self._parts.bridge
+        view, image = session.view, bridge.image
+        if view is None or image is None:
             raise InputError("no image to go on with; open the image first")
-        if saved.labels is not None:
-            pixels = _read_labels(folder / saved.labels)
-            layer = self._parts.bridge.need_labels()
-            if pixels.shape != tuple(layer.data.shape):
+        shape = spatial_shape(image)
+
+        def read() -> _Read:
+            saved, drafts, records = read_session(folder)
+            labels = None
+            if saved.labels is not None:
+                labels = _read_labels(folder / saved.labels)
+            found = shape if labels is None else tuple(labels.shape)
+            if found != shape or len(saved.index) != len(view.index):
                 raise FormatError(
-                    f"the session in {folder} is of an image of {pixels.shape} px, "
-                    f"this one has {tuple(layer.data.shape)}; open its image first"
+                    f"the session in {folder} is of an image of {found} px, this one "
+                    f"has {shape}; open its image first"
                 )
-            layer.data = pixels.astype(layer.data.dtype)
-            self._parts.bridge.choose_labels(layer)
-        self._parts.session.state.on_overlap = saved.on_overlap
-        self._parts.session.restore(drafts, records)
-        self._parts.bridge.go_to(saved.index)
+            return _Read(saved, drafts, records, labels)
+
+        def go_on(found: _Read) -> None:
+            if bridge.image is image:
+                self._own.add(folder)
+                self._go_on(found)
+
+        self.status.setText("Reading ...")
+        self._parts.worker.call(read, go_on, self._not_read)
+
+    def _not_read(self, error: Exception) -> None:
+        self._show_folder()
+        self._parts.worker.failed.emit(error)
+
+    def _go_on(self, found: _Read) -> None:
+        session, bridge, saved = self._parts.session, self._parts.bridge, found.saved
+        if bridge.image is None:
+            return
+        if isinstance(found.labels, LabelStore):
+            bridge.make_labels(found.labels)
+        elif found.labels is not None:
+            layer = bridge.labels
+            if layer is None or layer.multiscale or np.any(layer.data):
+                layer = bridge.make_labels()
+            layer.data = found.labels.astype(layer.data.dtype)
+            bridge.choose_labels(layer)
+        session.state.on_overlap = saved.on_overlap
+        if not bridge.image.rgb and len(saved.limits) == 1:
+            bridge.image.contrast_limits = saved.limits[0]
+        session.state.diameter = saved.diameter
+        bridge.use_scale(saved.scale)
+        bridge.look()
+        session.restore(found.drafts, found.records)
+        bridge.go_to(saved.index)
+        self._rest.stop()  # what has just been read need not be saved
+        self._show_folder()
         if saved.model is not None and saved.model != self._parts.network.name:
             show_info(f"The session was made with the model {saved.model}.")
 
     def close_panel(self) -> None:
-        """Save no more."""
-        self._rest.stop()
+        """Write what has not been written, and save no more."""
+        self._hurry()
+        for write in list(self._writing.values()):
+            write()
+        self._writing.clear()
+        self._parts.session.history_changed.disconnect(self._changed)
+        self._parts.bridge.image_changed.disconnect(self._show_folder)
+        self._parts.bridge.leaving.disconnect(self._hurry)
 
     def _changed(self) -> None:
         if self.autosave.isChecked():
             self._rest.start()
 
+    def _hurry(self) -> None:
+        """Save now what would be saved soon."""
+        if self._rest.isActive():
+            self._autosave()
+
     def _autosave(self) -> None:
+        self._rest.stop()
         folder, layer = self.folder(), self._parts.bridge.labels
-        too_large = layer is not None and (
-            layer.multiscale or layer.data.nbytes > _MOST_BYTES
-        )
-        if folder is not None and self._parts.session.view and not too_large:
-            self.save(folder)
+        if (
+            folder is None
+            or not self._parts.session.view
+            or _bytes_of(layer) > _MOST_BYTES
+        ):
+            return
+        if layer is None and folder in self._with_labels:
+            return  # labels that were deleted stay saved
+        if layer is not None:
+            self._with_labels.add(folder)
+        if folder not in self._own:
+            _set_aside(folder)
+            self._own.add(folder)
+        self.save(folder)
 
     def _saved(self, folder: Path) -> None:
-        layer = self._parts.bridge.labels
-        without = layer is not None and layer.multiscale
-        note = "; labels of slides are saved with Export" if without else ""
-        self.status.setText(f"Saved in {folder}{note}")
+        self._writing.pop(folder, None)
+        self.status.setText(f"Saved in {folder}")
 
     def _show_folder(self, _image: Any = None) -> None:
         folder = self.folder()
         self.autosave.setToolTip(f"Save by itself, in {folder or autosave_dir()}")
-        if folder is not None and (folder / "session.json").is_file():
-            self.status.setText("This image has an autosaved session: Go on with ...")
+        waits = (
+            folder is not None
+            and folder not in self._own
+            and (folder / SESSION).is_file()
+        )
+        self.go_on.setVisible(waits)
+        self.status.setText("")
+        if waits:
+            self.status.setText("This image has been worked on before.")
+            show_info(
+                "This image has an autosaved session: Save > Go on with the autosaved "
+                "session."
+            )
+
+    def _load_autosaved(self) -> None:
+        folder = self.folder()
+        if folder is not None:
+            self._try(self.load, folder)
 
     def _ask_save(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder of the session")
@@ -176,7 +279,45 @@ class SavePanel(QWidget):
             self._parts.network.failed.emit(error)
 
 
+def _labels_writer(layer: Labels | None) -> tuple[str | None, Callable[[Path], None]]:
+    """Return the file of labels, and what writes them as they are now."""
+    if layer is None:
+        return None, lambda folder: None
+    if STORE in layer.metadata:
+        chunks = layer.metadata[STORE].copied_chunks()
+        return STORED_LABELS, lambda folder: write_chunks(
+            chunks, folder / STORED_LABELS
+        )
+    pixels = np.array(layer.data)
+
+    def write(folder: Path) -> None:
+        from napari_sam.writers import save_labels
+
+        save_labels(pixels, folder / LABELS, overwrite=True)
+
+    return LABELS, write
+
+
+def _bytes_of(layer: Labels | None) -> int:
+    """How much there is to write, about."""
+    if layer is None:
+        return 0
+    if STORE in layer.metadata:
+        return sum(len(each) for each in layer.metadata[STORE].copied_chunks().values())
+    return int(layer.data.nbytes)
+
+
+def _set_aside(folder: Path) -> None:
+    """Keep an autosave of an earlier day beside the one that is made now."""
+    if (folder / SESSION).is_file():
+        before = folder.with_name(f"{folder.name}-before")
+        shutil.rmtree(before, ignore_errors=True)
+        folder.rename(before)
+
+
 def _read_labels(path: Path) -> Any:
+    if path.suffix == ".zarr":
+        return LabelStore.load(path)
     from napari_sam.readers import open_image
 
     return np.asarray(open_image(path).array[...])

@@ -59,6 +59,7 @@ class ScaleChoice(QWidget):
         self.measure.clicked.connect(self.take_drawn)
         self.diameter.valueChanged.connect(self._use)
         parts.bridge.image_changed.connect(self._forget)
+        parts.session.state.events.diameter.connect(self._show)
         self._advise("")
 
     def take_drawn(self) -> None:
@@ -71,6 +72,7 @@ class ScaleChoice(QWidget):
 
     def _use(self, diameter: int) -> None:
         view, planes = self._parts.session.view, self._parts.network.planes
+        self._parts.session.state.diameter = diameter
         if diameter == 0 or view is None:
             self._advise("")
             self._parts.bridge.use_scale(None)
@@ -81,9 +83,12 @@ class ScaleChoice(QWidget):
         self._parts.bridge.use_scale(advice.scale)
 
     def _forget(self, _image: object = None) -> None:
-        with QSignalBlocker(self.diameter):
-            self.diameter.setValue(0)
+        self._parts.session.state.diameter = 0
         self._advise("")
+
+    def _show(self, diameter: int) -> None:
+        with QSignalBlocker(self.diameter):
+            self.diameter.setValue(diameter)
 
     def _advise(self, text: str) -> None:
         self.advice.setText(text)

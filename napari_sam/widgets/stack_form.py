@@ -12,19 +12,18 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QDoubleSpinBox,
     QFormLayout,
     QGridLayout,
     QGroupBox,
     QHBoxLayout,
     QLabel,
     QProgressBar,
-    QPushButton,
     QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_sam.widgets.controls import button, narrow, share_box
 from napari_sam.widgets.keys import key_of
 from napari_sam.widgets.slice_strip import COLOURS, SliceStrip
 
@@ -202,8 +201,8 @@ class StackForm(QWidget):
         self.next_doubtful.setEnabled(n_doubtful > 0)
         self.checked.setEnabled(mark is not None)
         self.checked.setChecked(mark is not None and mark.is_checked)
-        for button in (self.end, self.delete, self.give):
-            button.setEnabled(bool(marks))
+        for each in (self.end, self.delete, self.give):
+            each.setEnabled(bool(marks))
 
     def _make_range(self) -> None:
         self._range = QWidget()
@@ -212,14 +211,14 @@ class StackForm(QWidget):
         self.axis = QComboBox()
         self.axis.setToolTip("The axis that objects are followed along.")
         self.axis.currentIndexChanged.connect(self._use_axis)
-        self.first, self.last = QSpinBox(), QSpinBox()
+        self.first, self.last = narrow(QSpinBox()), narrow(QSpinBox())
         self.first.setToolTip("First slice, counted from 0.")
         self.last.setToolTip("Last slice, counted from 0.")
         line = QHBoxLayout()
         line.addWidget(self.first, 1)
         line.addWidget(QLabel("to"))
         line.addWidget(self.last, 1)
-        everything = _button("All", "All slices.")
+        everything = button("All", "All slices.")
         everything.clicked.connect(lambda: self._use_range(self._n))
         line.addWidget(everything)
         self.direction = QComboBox()
@@ -238,19 +237,19 @@ class StackForm(QWidget):
         self._rules = QGroupBox("Where the object ends")
         form = QFormLayout(self._rules)
         form.setContentsMargins(6, 4, 6, 4)
-        self.predicted_iou = _share(
+        self.predicted_iou = share_box(
             0.5, "It ends where the network's own estimate of its mask is lower."
         )
-        self.overlap = _share(
+        self.overlap = share_box(
             0.3, "It ends where it is less like its neighbour: 0 not at all, 1 equal."
         )
-        self.contrast = _share(
+        self.contrast = share_box(
             0.1,
             "It ends where it stands out from its surroundings less than this, as "
             "share of how it does in its clearest slice; so do its pixels where it "
             "fades. Not along time. 0 never asks.",
         )
-        self.gap = QSpinBox()
+        self.gap = narrow(QSpinBox())
         self.gap.setRange(0, 20)
         self.gap.setValue(1)
         self.gap.setToolTip(
@@ -269,12 +268,12 @@ class StackForm(QWidget):
         self._run = QWidget()
         layout = QGridLayout(self._run)
         layout.setContentsMargins(0, 0, 0, 0)
-        self.follow = _button(
+        self.follow = button(
             "",
             "Follow what you point at, or the object whose label is chosen, through "
             "the stack. Undo takes all slices back at once.",
         )
-        self.follow_all = _button(
+        self.follow_all = button(
             "All of this slice", "Follow every object of this slice, one by one."
         )
         self.link = _button(
@@ -313,22 +312,22 @@ class StackForm(QWidget):
         )
         legend.setTextFormat(Qt.TextFormat.RichText)
         legend.setWordWrap(True)
-        self.next_doubtful = _button(
+        self.next_doubtful = button(
             f"Next ({key_of('next_doubtful')})",
             "Go to the next slice that is worth a look: bridged, in disagreement, or "
             "where the object was lost.",
         )
-        self.checked = _button("Checked", "This slice is right.")
+        self.checked = button("Checked", "This slice is right.")
         self.checked.setCheckable(True)
-        self.end = _button(
+        self.end = button(
             "Ends here", "This slice is without the object: it goes from here on."
         )
-        self.give = _button(
+        self.give = button(
             "Prompts are its",
             "The prompts in this slice are for this object, not for a new one; then "
             "follow it again.",
         )
-        self.delete = _button("Delete it", "Delete the object in all slices.")
+        self.delete = button("Delete it", "Delete the object in all slices.")
         self.next_doubtful.clicked.connect(self.next_asked)
         self.checked.clicked.connect(self.check_asked)
         self.end.clicked.connect(self.end_asked)
@@ -365,19 +364,3 @@ class StackForm(QWidget):
             self.stop_asked.emit()
         else:
             self.follow_asked.emit("current")
-
-
-def _share(value: float, tip: str) -> QDoubleSpinBox:
-    box = QDoubleSpinBox()
-    box.setRange(0, 1)
-    box.setSingleStep(0.05)
-    box.setDecimals(2)
-    box.setValue(value)
-    box.setToolTip(tip)
-    return box
-
-
-def _button(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    return button

@@ -8,6 +8,7 @@ from napari.utils.notifications import show_info, show_warning
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_sam.errors import NapariSamError
+from napari_sam.widgets.activity import Activity
 from napari_sam.widgets.geometry import spatial_shape, stack_axes, stack_view
 from napari_sam.widgets.stack_form import StackForm
 
@@ -45,6 +46,7 @@ class StackPanel(QWidget):
         self._task: Task | None = None
         self._running: StackView | None = None
         self._watched: Any = None
+        self._activity = Activity("Follow through the stack")
         form = self.form
         form.follow_asked.connect(self._try(self.follow))
         form.link_asked.connect(self._try(self.link))
@@ -127,6 +129,7 @@ class StackPanel(QWidget):
         self._edit = StackEdit(self.objects, stack, followed, within, by, made_by)
         self._running = stack
         self.form.show_progress(0)
+        self._activity.begin()
 
         def work() -> Job[None]:
             planes.keep_on_disk()
@@ -239,6 +242,7 @@ class StackPanel(QWidget):
             return
         self._edit.take(found)
         self.form.show_progress(step.done, step.total)
+        self._activity.show(step.done, step.total)
         stack = self.stack()
         if stack is not None and self._is_running(stack):
             marks = self._edit.marks(found.object_id)
@@ -248,6 +252,8 @@ class StackPanel(QWidget):
         edit, self._edit, self._task = self._edit, None, None
         self.form.show_progress(None)
         ids = [] if edit is None else edit.finish()
+        noun = "object" if len(ids) == 1 else "objects"
+        self._activity.end(f"{len(ids)} {noun} followed through the stack.")
         labels = self._parts.bridge.labels
         if ids and labels is not None:
             labels.selected_label = ids[-1]

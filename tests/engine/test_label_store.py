@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import zarr
@@ -9,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_sam.engine import label_store
-from napari_sam.engine.label_store import LabelStore
+from napari_sam.engine.label_store import LabelStore, write_chunks
 from napari_sam.errors import FormatError, InputError
 from napari_sam.labels import ArrayLabels, LabelEdit
 from napari_sam.tiling import Box
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PLANE = (None, None)
 
@@ -130,3 +135,32 @@ def test_an_index_that_is_no_box_is_refused(key):
 def test_labels_without_a_plane_are_refused():
     with pytest.raises(InputError, match="height, width"):
         LabelStore.create((20,))
+
+
+def test_a_store_in_memory_is_copied_written_and_loaded_as_it_was(
+    tmp_path: Path,
+) -> None:
+    store = LabelStore.create((130, 60))
+    store[20:30, 2:6] = 5  # in two chunks
+    chunks = store.copied_chunks()
+    store[100:110, 30:40] = 9  # after the copy: not in it
+    write_chunks(chunks, tmp_path / "labels.zarr")
+    loaded = LabelStore.load(tmp_path / "labels.zarr")
+    expected = np.zeros((130, 60), np.uint32)
+    expected[20:30, 2:6] = 5
+    np.testing.assert_array_equal(loaded[:, :], expected)
+    np.testing.assert_array_equal(loaded.levels[1][...], expected[::2, ::2])
+    assert loaded.box_of((None, None), 5) == Box(20, 2, 30, 6)
+    assert loaded.fresh_ids(1) == [6]
+    loaded[0:5, 0:5] = 7  # it is in memory: the file stays
+    assert LabelStore.load(tmp_path / "labels.zarr").fresh_ids(1) == [6]
+
+
+def test_a_store_on_disk_is_not_copied_and_another_folder_not_loaded(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(InputError, match="on disk already"):
+        LabelStore.create((20, 20), tmp_path / "labels.zarr").copied_chunks()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FormatError, match="holds no label store"):
+        LabelStore.load(tmp_path / "empty")

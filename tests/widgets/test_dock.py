@@ -111,6 +111,7 @@ def test_from_the_first_click_to_a_session_that_goes_on(
     assert dock.bridge.image is None
     viewer.add_image(stack, name="cells", scale=(2, 0.5, 0.5))
     dock.panel(SavePanel).load(folder)
+    wait_for(lambda: session.records)
     np.testing.assert_array_equal(dock.bridge.labels.data, kept)
     assert session.records == records
     dock.close_dock()

@@ -52,6 +52,7 @@ def export(
     from napari_sam.engine.export import plan_exports
     from napari_sam.engine.jobs import run
     from napari_sam.readers import open_image
+    from napari_sam.readers.notes import read_notes
     from napari_sam.writers.objects import select_plane
 
     names = [name.strip() for text in to for name in text.split(",")]
@@ -64,7 +65,10 @@ def export(
     if chosen is not None:
         opened = select_plane(opened, chosen)
         pixels = None if pixels is None else select_plane(pixels, chosen)
-    written = run(export_job(opened, plan, image=pixels, overwrite=overwrite))
+    notes = read_notes(labels if series is None else labels / series)
+    written = run(
+        export_job(opened, plan, image=pixels, notes=notes, overwrite=overwrite)
+    )
     for name, path in written.items():
         if as_json:
             print_record({"labels": labels, "format": name, "path": path})

@@ -28,6 +28,7 @@ from napari_sam.engine.files import (
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.manifest import CropRecord, Manifest
 from napari_sam.engine.recipe import Recipe
+from napari_sam.engine.records import made_by
 from napari_sam.engine.results import check_overlay, write_results
 from napari_sam.engine.spool import Spool
 from napari_sam.errors import DeviceError, InputError, NapariSamError
@@ -282,7 +283,7 @@ def _segment_opened(
         yield Step(total, total, "stitch")
         paintings.append(stitch_views(spools[plane], grid, recipe.config))
     yield Step(total, total, "write labels")
-    n_objects = write_results(opened, paintings, grid, outputs)
+    n_objects = write_results(opened, paintings, grid, outputs, made_by(model))
     manifest.finish(n_objects)
     failed = tuple(manifest.failed)
     if not failed:

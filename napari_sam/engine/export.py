@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import importlib.util
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_sam.engine.jobs import Job, Step, job
+from napari_sam.engine.records import facts_of, from_notes
 from napari_sam.errors import FileError, InputError
 from napari_sam.writers.atomic import make_folder
 from napari_sam.writers.formats import FORMATS, find_format
@@ -100,6 +101,7 @@ def export(
     plan: Mapping[str, Path],
     *,
     image: ImageSource | None = None,
+    notes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Job[dict[str, Path]]:
     """Write labels in each format of a plan.
@@ -112,6 +114,8 @@ def export(
         From `plan_exports`.
     image : ImageSource, optional
         The image of the labels, for measurements and as background.
+    notes : mapping of str to JSON values, optional
+        Those of the label file, from `read_notes`: how its objects were made.
     overwrite : bool
         Replace files.
 
@@ -144,12 +148,18 @@ def export(
             "choose a plane, or other formats"
         )
     written = {}
+    facts = facts_of(from_notes(notes or {}).values())
     for path in plan.values():
         make_folder(path.parent)
     for done, (name, path) in enumerate(plan.items(), start=1):
         yield Step(done - 1, len(plan), f"export {name}")
         written[name] = find_format(name).write(
-            source, path, image=image, overwrite=overwrite
+            source,
+            path,
+            image=image,
+            notes=notes,
+            facts=facts,
+            overwrite=overwrite,
         )
         yield Step(done, len(plan), f"export {name}", written[name])
     return written

@@ -15,6 +15,7 @@ from napari_sam.engine.embed import open_plane
 from napari_sam.engine.files import ImageOptions, check_free, open_file
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.predict import Predictor
+from napari_sam.engine.records import made_by, record_of_prompts
 from napari_sam.engine.results import write_labels
 from napari_sam.errors import InputError, NapariSamWarning
 from napari_sam.masks import Candidate
@@ -161,7 +162,15 @@ def predict_file(  # noqa: PLR0913 - an image, its prompts, a model, and how
         "predicted_iou": np.array([found[n].predicted_iou for n in ids]),
         "stability": np.array([found[n].stability for n in ids]),
     }
-    write_labels(opened, labels, outputs, scores)
+    asked = dict(zip(_object_ids(prompts), prompts, strict=True))
+    records = [
+        record_of_prompts(asked[n], n).model_copy(
+            update=made_by(model)
+            | {"predicted_iou": found[n].predicted_iou, "stability": found[n].stability}
+        )
+        for n in ids
+    ]
+    write_labels(opened, labels, outputs, scores, records)
     n_objects = int(np.count_nonzero(np.unique(labels)))
     seconds = time.perf_counter() - start
     return Predicted(Report(path, n_objects, seconds, outputs), tuple(answers))

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from napari_sam.model import Sam
+    from napari_sam.prompts import Prompts
+
 State = Literal["new", "accepted", "rejected"]
 SliceState = Literal["prompted", "computed", "bridged", "stopped", "end"]
 
@@ -195,10 +198,18 @@ NOTE = "objects"
 """Key of the records in the notes of a label file."""
 
 
+MOST_NOTED = 50_000
+"""Objects up to which a label file carries their records (ours): some 15 MB."""
+
+
 def as_notes(records: Iterable[ObjectRecord]) -> dict[str, Any]:
-    """Return records as notes of a label file; empty if there are none."""
+    """Return records as notes of a label file.
+
+    Empty if there are none, or more than `MOST_NOTED`: nobody looks at so many one by
+    one, and readers of the file would wait for them.
+    """
     found = tuple(sorted(records, key=lambda each: each.object_id))
-    if not found:
+    if not 0 < len(found) <= MOST_NOTED:
         return {}
     return {NOTE: _File(objects=found).model_dump(mode="json")}
 
@@ -216,6 +227,61 @@ def from_notes(notes: Mapping[str, Any]) -> dict[int, ObjectRecord]:
     except ValidationError:
         return {}
     return {each.object_id: each for each in file.objects}
+
+
+def made_by(model: Sam) -> dict[str, str | None]:
+    """Return the fields of a record that say which weights have answered."""
+    return {"model": model.name, "model_sha256": model.weights_sha256}
+
+
+def facts_of(records: Iterable[ObjectRecord]) -> dict[str, dict[int, Any]]:
+    """Return what a table tells of objects beside their size: scores and verdicts.
+
+    Returns
+    -------
+    dict of str to dict of int to value
+        By column and object id; empty if there are no records.
+    """
+    facts: dict[str, dict[int, Any]] = {}
+    for each in records:
+        row = {
+            "predicted_iou": each.predicted_iou,
+            "stability": each.stability,
+            "state": each.state,
+            "hand_edits": each.hand_edits,
+            "model": each.model,
+        }
+        for name, value in row.items():
+            column = facts.setdefault(name, {})
+            if value is not None:
+                column[each.object_id] = value
+    return facts
+
+
+def record_of_prompts(
+    prompts: Prompts, object_id: int, index: tuple[int | None, ...] = (None, None)
+) -> ObjectRecord:
+    """Return the record of an object that is made from prompts.
+
+    Parameters
+    ----------
+    prompts : Prompts
+    object_id : int
+    index : tuple of int or None
+        Its plane in the labels.
+    """
+    # edges of a box lie half a pixel outside the centres of its outermost pixels
+    boxes = [
+        DrawnShape(kind="box", corners=((y0 - 0.5, x0 - 0.5), (y1 - 0.5, x1 - 0.5)))
+        for y0, x0, y1, x1 in prompts.boxes.tolist()
+    ]
+    return ObjectRecord(
+        object_id=object_id,
+        index=index,
+        points=tuple((y, x) for y, x in prompts.points.tolist()),
+        positive=tuple(prompts.positive.tolist()),
+        shapes=tuple(boxes),
+    )
 
 
 def write_records(records: Iterable[ObjectRecord], path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sam.engine.automatic import object_table
+from napari_sam.engine.records import MOST_NOTED, ObjectRecord, as_notes
 from napari_sam.errors import InputError
 from napari_sam.images import ImageSource, read_rgb
 from napari_sam.stitch import Painting, find_seams
@@ -19,7 +20,7 @@ from napari_sam.writers.ome_zarr import save_ome_zarr
 from napari_sam.writers.scale import stack_size_um
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -78,7 +79,11 @@ class LabelStack:
 
 
 def write_results(
-    opened: OpenedFile, paintings: Sequence[Painting], grid: CropGrid, outputs: Outputs
+    opened: OpenedFile,
+    paintings: Sequence[Painting],
+    grid: CropGrid,
+    outputs: Outputs,
+    made_by: Mapping[str, str | None],
 ) -> int:
     """Write the labels of an image, and what else `Outputs` names.
 
@@ -92,6 +97,8 @@ def write_results(
         How planes were cut.
     outputs : Outputs
         The files; those that exist are replaced.
+    made_by : mapping of str to str or None
+        From `records.made_by`; the labels say which weights have found the objects.
 
     Returns
     -------
@@ -110,7 +117,13 @@ def write_results(
             paintings, opened.planes, stack.first_ids, strict=True
         )
     ]
-    write_labels(opened, stack, replace(outputs, overwrite=True), _joined(scores))
+    write_labels(
+        opened,
+        stack,
+        replace(outputs, overwrite=True),
+        _joined(scores),
+        _records(stack, grid, made_by),
+    )
     if outputs.seams is not None:
         tables = [
             _with_plane(find_seams(painting, grid, first), plane)
@@ -127,6 +140,7 @@ def write_labels(
     labels: Any,
     outputs: Outputs,
     scores: Mapping[str, NDArray[Any]],
+    records: Iterable[ObjectRecord] = (),
 ) -> None:
     """Write labels, and the overlay and measurements that `Outputs` names.
 
@@ -142,6 +156,8 @@ def write_labels(
     scores : mapping of str to (N,) array
         ``object``, rising ids; ``predicted_iou`` and ``stability`` become columns of
         the measurements.
+    records : iterable of ObjectRecord
+        How the objects were made; the labels carry it. Default: not known.
     """
     source, overwrite = opened.source, outputs.overwrite
     n_axes = len(labels.shape) - 2
@@ -155,7 +171,7 @@ def write_labels(
     )
     make_folder(outputs.labels.parent)
     save = save_ome_zarr if outputs.labels.suffix.lower() == ".zarr" else save_labels
-    save(ids, outputs.labels, overwrite=overwrite)
+    save(ids, outputs.labels, notes=as_notes(records), overwrite=overwrite)
     if outputs.measurements is not None:
         table = _measurements(opened, ids, scores)
         save_measurements(table, outputs.measurements, overwrite=overwrite)
@@ -167,6 +183,31 @@ def write_labels(
             pixel_size_um=stack_size_um(source),
             overwrite=overwrite,
         )
+
+
+def _records(
+    stack: LabelStack, grid: CropGrid, made_by: Mapping[str, str | None]
+) -> Iterator[ObjectRecord]:
+    """Say of each object how it was made; of too many nothing, for want of memory."""
+    if stack.n_objects > MOST_NOTED:
+        return
+    for number, painting in enumerate(stack.paintings):
+        place = np.unravel_index(number, stack.lengths) if stack.lengths else ()
+        index = (*(int(each) for each in place), None, None)
+        objects = painting.objects
+        for i, (iou, stability, _, y, x) in enumerate(objects.scores.tolist()):
+            crop = grid[int(objects.crops[i])].box
+            has_point = not np.isnan(y)
+            yield ObjectRecord(
+                object_id=stack.first_ids[number] + i,
+                index=index,
+                points=((y, x),) if has_point else (),
+                positive=(True,) if has_point else (),
+                crop=(crop.y0, crop.x0, crop.y1, crop.x1),
+                predicted_iou=iou,
+                stability=stability,
+                **made_by,
+            )
 
 
 def check_overlay(opened: OpenedFile, outputs: Outputs) -> None:

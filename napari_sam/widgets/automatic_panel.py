@@ -13,6 +13,7 @@ from napari.utils.notifications import show_info, show_warning
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_sam.engine.choice import Choice
+from napari_sam.engine.records import made_by
 from napari_sam.tiling import Box
 from napari_sam.widgets.activity import Activity
 from napari_sam.widgets.automatic_form import AutomaticForm
@@ -87,9 +88,8 @@ class AutomaticPanel(QWidget):
             show_warning("The model is still being loaded; try again in a moment.")
             return
         self.discard()
-        model = planes.model
         self._place, self._image_key = view.place, view.image_key
-        self._made_by = {"model": model.name, "model_sha256": model.weights_sha256}
+        self._made_by = made_by(planes.model)
         search = self.form.search()
         image = self._parts.bridge.image
         region = None

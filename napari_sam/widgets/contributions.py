@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from napari_sam import samples
-from napari_sam.engine.records import RECORDS, as_notes, from_notes
+from napari_sam.engine.records import RECORDS, as_notes, facts_of, from_notes
 from napari_sam.errors import NapariSamWarning
 from napari_sam.images import find_intensity
 from napari_sam.readers import list_images, list_levels, open_image
@@ -268,6 +268,7 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
                 path,
                 pixel_size_um=size,
                 notes=as_notes(records.values()),
+                facts=facts_of(records.values()),
                 overwrite=True,
             )
             return [str(written)]

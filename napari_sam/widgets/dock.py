@@ -15,8 +15,10 @@ from napari.utils.notifications import show_error, show_warning
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QScrollArea, QToolButton, QVBoxLayout, QWidget
 
+from napari_sam.engine.records import RECORDS, from_notes
 from napari_sam.engine.session import Session
 from napari_sam.errors import NapariSamError, NapariSamWarning
+from napari_sam.readers.notes import read_notes
 from napari_sam.widgets.automatic_panel import AutomaticPanel
 from napari_sam.widgets.bridge import LayerBridge, unbind
 from napari_sam.widgets.embedding_panel import EmbeddingPanel
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     import napari
 
+    from napari_sam.engine.records import ObjectRecord
     from napari_sam.widgets.keys import Command
 
 logger = logging.getLogger(__name__)
@@ -97,6 +100,7 @@ class SegmentAnything(QWidget):
         self.headers: dict[str, QToolButton] = {}
         self._make_panels()
         self.bridge.image_changed.connect(self._bind_prompts)
+        self.bridge.labels_changed.connect(self._find_records)
         self.bridge.choose_image(self._first_image())
         viewer.mouse_move_callbacks.append(self._moved)
         viewer.mouse_wheel_callbacks.append(self._turned)
@@ -187,6 +191,18 @@ class SegmentAnything(QWidget):
 
     def _is_busy(self) -> bool:
         return self.session.is_waiting or self.worker.is_busy
+
+    def _find_records(self, labels: Any) -> None:
+        """Read how objects were made from the file of labels, whoever has opened it."""
+        path = None if labels is None else labels.source.path
+        if path is None or labels.metadata.get(RECORDS):
+            return
+
+        def take(records: dict[int, ObjectRecord]) -> None:
+            if records and labels is self.bridge.labels and not self.session.records:
+                self.session.set_labels(self.session.labels, records)
+
+        self.worker.call(lambda: from_notes(read_notes(path)), take)
 
     def _first_image(self) -> Any:
         active = self.viewer.layers.selection.active

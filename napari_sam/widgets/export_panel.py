@@ -8,7 +8,7 @@ import numpy as np
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_sam.engine.records import as_notes
+from napari_sam.engine.records import as_notes, facts_of
 from napari_sam.widgets.contributions import pixel_size_um
 from napari_sam.widgets.export_form import ExportForm
 from napari_sam.widgets.geometry import full_array
@@ -50,7 +50,7 @@ class ExportPanel(QWidget):
         if labels is None:
             return
         pixels, image = full_array(labels), self._image()
-        notes = as_notes(self._parts.session.records.values())
+        records = list(self._parts.session.records.values())
 
         def work() -> Path:
             from napari_sam.writers.formats import find_format
@@ -60,7 +60,8 @@ class ExportPanel(QWidget):
                 wanted.path,
                 pixel_size_um=wanted.pixel_size_um,
                 image=image,
-                notes=notes,
+                notes=as_notes(records),
+                facts=facts_of(records),
                 overwrite=True,
             )
 
@@ -72,11 +73,13 @@ class ExportPanel(QWidget):
         if labels is None:
             return
         pixels, image = full_array(labels), self._image()
+        records = list(self._parts.session.records.values())
 
         def work() -> dict[str, Any]:
-            from napari_sam.writers.measurements import measure_objects
+            from napari_sam.writers.measurements import columns_of, measure_objects
 
-            return measure_objects(pixels, image=image, pixel_size_um=size_um)
+            table = measure_objects(pixels, image=image, pixel_size_um=size_um)
+            return table | columns_of(facts_of(records), table["object"])
 
         def show(table: dict[str, Any]) -> None:
             features = {"index": table["object"], **table}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_sam.engine.records import made_by
 from napari_sam.errors import NapariSamError
 from napari_sam.widgets.activity import Activity
 from napari_sam.widgets.geometry import spatial_shape, stack_axes, stack_view
@@ -125,8 +126,9 @@ class StackPanel(QWidget):
             followed = self.objects.current(stack, within, self.object_id())
         by = (id(model), model.weights_sha256, config)
         followed = self.objects.recall(stack, followed, by)
-        made_by = {"model": model.name, "model_sha256": model.weights_sha256}
-        self._edit = StackEdit(self.objects, stack, followed, within, by, made_by)
+        self._edit = StackEdit(
+            self.objects, stack, followed, within, by, made_by(model)
+        )
         self._running = stack
         self.form.show_progress(0)
         self._activity.begin()

@@ -45,7 +45,7 @@ class Format:
     writer : callable
         Writes it, and takes the arguments of `write` that `uses` names.
     uses : tuple of str
-        Of ``image``, ``pixel_size_um`` and ``notes``.
+        Of ``image``, ``pixel_size_um``, ``notes`` and ``facts``.
     takes_stacks : bool, default True
         Whether a file holds more than one plane.
     needs : str
@@ -61,7 +61,7 @@ class Format:
     takes_stacks: bool = True
     needs: str = ""
 
-    def write(
+    def write(  # noqa: PLR0913 - what the formats between them can hold
         self,
         labels: Any,
         path: str | os.PathLike[str],
@@ -69,6 +69,7 @@ class Format:
         pixel_size_um: float | Sequence[float] | None = None,
         image: Any = None,
         notes: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Mapping[int, Any]] | None = None,
         overwrite: bool = False,
     ) -> Path:
         """Write labels in this format.
@@ -86,6 +87,8 @@ class Format:
             The image of the labels, for measurements or as background.
         notes : mapping of str to JSON values, optional
             Such as how objects were made; see `read_notes`.
+        facts : mapping of str to mapping of int to value, optional
+            What is known of objects beside their pixels, by column and object id.
         overwrite : bool
             Replace what is there.
 
@@ -101,15 +104,26 @@ class Format:
         FileError
             If the file exists already or cannot be written.
         """
-        given = {"pixel_size_um": pixel_size_um, "image": image, "notes": notes}
+        given = {
+            "pixel_size_um": pixel_size_um,
+            "image": image,
+            "notes": notes,
+            "facts": facts,
+        }
         used = {name: given[name] for name in self.uses}
         return self.writer(labels, path, overwrite=overwrite, **used)
 
 
 def _save_table(
-    labels: Any, path: str | os.PathLike[str], *, overwrite: bool, **given: Any
+    labels: Any,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool,
+    facts: Mapping[str, Mapping[int, Any]] | None,
+    **given: Any,
 ) -> Path:
     table = measurements.measure_objects(labels, **given)
+    table |= measurements.columns_of(facts or {}, table["object"])
     return measurements.save_measurements(table, path, overwrite=overwrite)
 
 
@@ -189,9 +203,9 @@ FORMATS: dict[str, Format] = {
             "csv",
             ".csv",
             (".csv",),
-            "table of measurements; spreadsheets, R, pandas",
+            "table of measurements and verdicts; spreadsheets, R, pandas",
             _save_table,
-            _ALL,
+            (*_ALL, "facts"),
         ),
         Format(
             "parquet",
@@ -199,7 +213,7 @@ FORMATS: dict[str, Format] = {
             (".parquet",),
             "table of measurements, with full precision; pandas, R, databases",
             _save_table,
-            _ALL,
+            (*_ALL, "facts"),
             needs="pyarrow",
         ),
     )

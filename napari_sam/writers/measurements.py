@@ -212,6 +212,38 @@ def _measure_source(
     )
 
 
+def columns_of(
+    facts: Mapping[str, Mapping[int, Any]], ids: ArrayLike
+) -> dict[str, NDArray[Any]]:
+    """Return what is known of objects as columns of a table.
+
+    Parameters
+    ----------
+    facts : mapping of str to mapping of int to number or str
+        By column and object id.
+    ids : (n,) array
+        Object of each row.
+
+    Returns
+    -------
+    dict of str to (n,) array
+        An object of which nothing is known has NaN, or an empty text.
+
+    Examples
+    --------
+    >>> facts = {"state": {2: "accepted"}, "stability": {2: 0.5}}
+    >>> {name: column.tolist() for name, column in columns_of(facts, [1, 2]).items()}
+    {'state': ['', 'accepted'], 'stability': [nan, 0.5]}
+    """
+    found = {}
+    for name, values in facts.items():
+        is_text = any(isinstance(each, str) for each in values.values())
+        missing = "" if is_text else math.nan
+        column = [values.get(number, missing) for number in np.asarray(ids).tolist()]
+        found[name] = np.array(column, np.str_ if is_text else np.float64)
+    return found
+
+
 def save_measurements(
     table: Mapping[str, ArrayLike],
     path: str | os.PathLike[str],

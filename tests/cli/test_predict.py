@@ -13,6 +13,8 @@ import tifffile
 
 from napari_sam import Predictor, Prompts, load_model
 from napari_sam.engine.embed import open_plane
+from napari_sam.engine.records import from_notes
+from napari_sam.readers.notes import read_notes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +49,13 @@ def test_predict_writes_what_the_library_predicts(
     assert record["labels"] == "labels.tif"
     assert [each["object"] for each in objects] == [1, 2]
     assert record["objects"] == len(set(np.unique(expected)) - {0})
+    # the file says how its objects were made, so that the plugin can go on with them
+    first, second = from_notes(read_notes(tmp_path / "labels.tif")).values()
+    assert first.points == ((20, 20), (60, 110))
+    assert first.positive == (True, False)
+    assert first.model_sha256 == model.weights_sha256
+    assert first.predicted_iou == pytest.approx(float(point.predicted_iou.max()))
+    assert second.shapes[0].corners == ((49.5, 67.5), (82.5, 100.5))
 
 
 def test_predict_takes_a_table_of_prompts_and_keeps_its_numbers(

@@ -20,7 +20,9 @@ from napari_sam import load_model, run, segment
 from napari_sam.cli import records
 from napari_sam.engine.manifest import Manifest
 from napari_sam.engine.recipe import Recipe
+from napari_sam.engine.records import from_notes
 from napari_sam.images import ImageSource
+from napari_sam.readers.notes import read_notes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +51,16 @@ def test_segment_writes_labels_overlay_and_measurements(
     assert n_objects > 0
     assert len(rows) == n_objects + 1
     assert f"cells.tif: {n_objects} objects in " in ended.out
+    # each object says how it was made: the plugin can review and refine it
+    noted = from_notes(read_notes(tmp_path / "out" / "cells.labels.tif"))
+    assert list(noted) == list(range(1, n_objects + 1))
+    np.testing.assert_allclose(
+        [each.predicted_iou for each in noted.values()],
+        expected.table["predicted_iou"],
+        rtol=1e-6,
+    )
+    assert {each.index for each in noted.values()} == {(None, None)}
+    assert all(len(each.points) == 1 for each in noted.values())
 
 
 def test_an_image_that_fails_does_not_stop_the_others(
@@ -111,6 +123,8 @@ def test_all_planes_of_a_stack_are_segmented_and_measured(
     found = {(int(row["object"]), int(row["slice"])) for row in rows}
     present = [np.unique(plane[plane > 0]).tolist() for plane in expected.labels]
     assert found == {(n, z) for z, ids in enumerate(present) for n in ids}
+    noted = from_notes(read_notes(tmp_path / "stack.labels.tif"))
+    assert {(n, each.index[0]) for n, each in noted.items()} == found
 
 
 def test_one_plane_of_a_stack_is_chosen(

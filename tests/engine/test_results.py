@@ -65,7 +65,7 @@ def test_one_plane_of_a_stack_is_measured_with_its_own_pixels(
         measurements=tmp_path / "x.csv",
         seams=tmp_path / "x.seams.csv",
     )
-    n = write_results(opened, [painting((2, 3, 9, 9), (15, 20, 20, 30))], GRID, to)
+    n = write_results(opened, [painting((2, 3, 9, 9), (15, 20, 20, 30))], GRID, to, {})
     with (tmp_path / "x.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert n == len(rows) == 2

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QPushButton, QWidget
 
 T = TypeVar("T", bound=QWidget)
 
-_LEAST_PX = 64  # napari's style asks for twice as much, too wide for a dock of 300 px
+_LEAST_PX = 50  # napari's style asks for twice as much, too wide for a dock of 300 px
 
 
 def button(text: str, tip: str) -> QPushButton:
@@ -31,6 +31,5 @@ def share_box(value: float, tip: str) -> QDoubleSpinBox:
 
 def narrow(widget: T) -> T:
     """Let a control become narrower than napari's style wants it."""
-    widget.setStyleSheet(f"min-width: {_LEAST_PX}px;")
     widget.setMinimumWidth(_LEAST_PX)
     return widget

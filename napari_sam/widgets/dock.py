@@ -51,6 +51,8 @@ _docks: weakref.WeakKeyDictionary[Any, list[SegmentAnything]] = (
     weakref.WeakKeyDictionary()
 )
 
+_FRESH_MS = 2000  # napari has selected an image that it has opened
+
 _DRAWN_MS = 100  # a dock needs two or three rounds of the event loop to be drawn
 
 PANELS: tuple[tuple[type[QWidget], bool], ...] = (
@@ -94,7 +96,7 @@ class SegmentAnything(QWidget):
         self.worker.failed.connect(self.tell)
         self.network.failed.connect(self.tell)
         self._garbage = Garbage(viewer, self._is_busy, self)
-        self._is_closed = self._is_hovering = False
+        self._is_closed = self._is_hovering = self._is_fresh = False
         self._bound: list[tuple[Any, str, Callable[..., object]]] = []
         self.panels: dict[str, QWidget] = {}
         self.headers: dict[str, QToolButton] = {}
@@ -104,6 +106,7 @@ class SegmentAnything(QWidget):
         self.bridge.choose_image(self._first_image())
         viewer.mouse_move_callbacks.append(self._moved)
         viewer.mouse_wheel_callbacks.append(self._turned)
+        viewer.layers.selection.events.active.connect(self._selected)
         _docks.setdefault(viewer, []).append(self)
         self._bind_viewer()
         # torch takes seconds to import and keeps the interpreter busy meanwhile, so
@@ -119,10 +122,17 @@ class SegmentAnything(QWidget):
             self.panel(ModelPanel).choose_model(self._first_model)
 
     def _prepare_soon(self, image: object = None) -> None:
-        # napari selects a layer after it has told that it was added
-        if image is not None:
-            QTimer.singleShot(0, self._point)
+        self._is_fresh = image is not None
         QTimer.singleShot(_DRAWN_MS, self._prepare)
+        QTimer.singleShot(_FRESH_MS, self._be_known)
+
+    def _be_known(self) -> None:
+        self._is_fresh = False
+
+    def _selected(self, _event: object = None) -> None:
+        # napari selects an image after it has told that it was added
+        if self._is_fresh:
+            QTimer.singleShot(0, self._point)
 
     def _point(self) -> None:
         """Let a first click point at an image that has just been opened."""
@@ -174,6 +184,7 @@ class SegmentAnything(QWidget):
                 panel.close_panel()
         self.viewer.mouse_move_callbacks.remove(self._moved)
         self.viewer.mouse_wheel_callbacks.remove(self._turned)
+        self.viewer.layers.selection.events.active.disconnect(self._selected)
         for owner, key, command in self._bound:
             unbind(owner, key, command)
         self.bridge.close()

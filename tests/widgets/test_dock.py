@@ -117,6 +117,44 @@ def test_from_the_first_click_to_a_session_that_goes_on(
     dock.close_dock()
 
 
+def test_a_first_click_works_on_an_image_opened_after_the_dock(
+    make_napari_viewer: Callable[..., napari.Viewer], discs: DiscPlanes
+) -> None:
+    from napari_sam.widgets.prompt_panel import PromptPanel
+
+    viewer = make_napari_viewer(show=True)
+    mouse, dock = Mouse(viewer), open_dock(viewer)
+    panel = dock.panel(PromptPanel)
+    assert "Open an image" in panel.hint.text()
+    assert not panel.tools["points"].isEnabled()
+    image = viewer.add_image((discs.truth > 0).astype(np.uint8) * 200, name="cells")
+    wait_for(panel.tools["points"].isChecked)
+    mouse.click(image, (50, 60))
+    wait_for(lambda: dock.session.masks)
+    np.testing.assert_array_equal(dock.session.draft.positive, [True])
+    # a new point shows its kind, and not that napari has selected it
+    wait_for(lambda: not dock.bridge.prompts.points.selected_data)
+
+    # whoever selects another layer is told how to go on
+    dock.session.reject()
+    wait_for(lambda: not dock._is_fresh)
+    viewer.layers.selection.active = image
+    assert not any(button.isChecked() for button in panel.tools.values())
+    assert "press W" in panel.hint.text()
+    mouse.press("W")
+    assert panel.tools["points"].isChecked()
+    mouse.press("W")
+    assert panel.tools["box"].isChecked()
+    assert panel.hint.text() == "Drag a box around an object."
+
+    # nothing is cut off in a dock of 300 px, of which a scroll bar takes 15
+    widths = {
+        name: each.minimumSizeHint().width() for name, each in dock.panels.items()
+    }
+    assert {name: width for name, width in widths.items() if width > 280} == {}
+    dock.close_dock()
+
+
 def test_keys_for_the_object_under_the_mouse_and_hovering(
     make_napari_viewer: Callable[..., napari.Viewer], discs: DiscPlanes
 ) -> None:

@@ -46,7 +46,7 @@ def test_the_most_doubtful_comes_first(panel: ReviewForm) -> None:
     assert listed(panel) == [2, 3, 1, 4]
     model = panel.view.model()
     assert [model.index(0, column).data() for column in range(7)] == [
-        "2", "0.84", "9", "0.20", "0.90", "yes", "new",
+        "2", "0.84", "new", "9", "0.20", "0.90", "yes",
     ]  # fmt: skip
     assert panel.count.text() == "4 objects, 1 reviewed"
 
@@ -54,7 +54,7 @@ def test_the_most_doubtful_comes_first(panel: ReviewForm) -> None:
 def test_other_columns_sort_as_numbers(panel: ReviewForm) -> None:
     from qtpy.QtCore import Qt
 
-    panel.view.sortByColumn(2, Qt.SortOrder.AscendingOrder)
+    panel.view.sortByColumn(3, Qt.SortOrder.AscendingOrder)
     assert listed(panel) == [4, 2, 3, 1]
 
 

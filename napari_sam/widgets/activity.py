@@ -9,6 +9,7 @@ from typing import Any
 from napari.utils import progress
 from napari.utils.notifications import show_info
 
+_SHORT_S = 2.0  # less is over before a bar is made, which takes the window 50 ms
 _LONG_S = 10.0  # whoever waits for less has stayed
 
 
@@ -27,16 +28,19 @@ class Activity:
         self._begun = 0.0
 
     def begin(self) -> None:
-        """Show a bar that only moves, until there is a number."""
+        """Note when the work began; a bar comes if it takes longer."""
         self.end()
         self._begun = time.monotonic()
-        # where there is no window, tqdm would write into the terminal
-        self._bar = progress(desc=self._what, total=0, file=io.StringIO())
 
     def show(self, done: int, total: int) -> None:
         """Show how far the work is."""
-        if self._bar is None or not total:
+        if not self._begun or not total:
             return
+        if self._bar is None:
+            if time.monotonic() - self._begun < _SHORT_S:
+                return
+            # where there is no window, tqdm would write into the terminal
+            self._bar = progress(desc=self._what, total=total, file=io.StringIO())
         if self._bar.total != total:
             self._bar.total = total
         self._bar.update(done - self._bar.n)
@@ -49,9 +53,9 @@ class Activity:
         told : str
             What came of it, for whoever did not wait. Default: nothing is told.
         """
-        bar, self._bar = self._bar, None
-        if bar is None:
-            return
-        bar.close()
-        if told and time.monotonic() - self._begun > _LONG_S:
+        bar, begun = self._bar, self._begun
+        self._bar, self._begun = None, 0.0
+        if bar is not None:
+            bar.close()
+        if told and begun and time.monotonic() - begun > _LONG_S:
             show_info(told)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
+from qtpy.QtCore import QTimer
 
 from napari_sam.engine.label_store import LabelStore
 from napari_sam.tiling import Box
@@ -143,12 +144,28 @@ class CandidateLayer:
                 self._put(box, choice.picture(box, width=width))
         self._refresh()
 
-    def clear(self) -> None:
-        """Take the layer away."""
+    def clear(self, *, soon: bool = False) -> None:
+        """Take the layer away.
+
+        Parameters
+        ----------
+        soon : bool
+            Only hide it now. napari collects garbage when a layer goes, a quarter of
+            a second in which nothing moves; so whatever else is to be done comes first.
+        """
         layer = self.layer
-        if layer is not None:
-            self._viewer.layers.remove(layer)
         self._layer, self._pixels = None, None
+        if layer is None:
+            return
+        if not soon:
+            self._viewer.layers.remove(layer)
+            return
+        layer.visible = False
+        QTimer.singleShot(0, lambda: self._remove(layer))
+
+    def _remove(self, layer: Labels) -> None:
+        if layer in self._viewer.layers:
+            self._viewer.layers.remove(layer)
 
     def _put(self, box: Box, values: Any) -> None:
         if box.area and self._pixels is not None:

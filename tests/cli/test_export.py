@@ -12,7 +12,9 @@ import tifffile
 from PIL import Image
 from pycocotools import mask as oracle
 
+from napari_sam.engine.records import ObjectRecord, as_notes, from_notes
 from napari_sam.readers import open_image
+from napari_sam.readers.notes import read_notes
 from napari_sam.writers import save_labels
 from napari_sam.writers.formats import FORMATS
 from napari_sam.writers.ome_zarr import save_ome_zarr
@@ -49,6 +51,25 @@ def decoded(path: Path) -> NDArray[np.uint32]:
         back = part if back is None else back + part
     assert back is not None
     return back
+
+
+def test_what_is_known_of_objects_goes_along(
+    cli: Cli, tmp_path: Path, labels: NDArray[np.uint32]
+) -> None:
+    records = [
+        ObjectRecord(object_id=2, index=(None, None), state="accepted", model="ours"),
+        ObjectRecord(object_id=4, index=(None, None), predicted_iou=0.75),
+    ]
+    save_labels(labels, tmp_path / "cells.labels.tif", notes=as_notes(records))
+    ended = cli("export", "cells.labels.tif", "--to", "csv,ome-zarr", "-o", "out")
+    assert ended.status == 0, ended.err
+    with (tmp_path / "out" / "cells.csv").open(newline="") as file:
+        rows = {int(row["object"]): row for row in csv.DictReader(file)}
+    assert [rows[n]["state"] for n in (1, 2, 4)] == ["", "accepted", "new"]
+    assert [rows[n]["predicted_iou"] for n in (2, 4)] == ["", "0.75"]
+    assert rows[2]["model"] == "ours"
+    noted = from_notes(read_notes(tmp_path / "out" / "cells.labels.zarr"))
+    assert list(noted.values()) == records
 
 
 @pytest.mark.usefixtures("label_file", "image")

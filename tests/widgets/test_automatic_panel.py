@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -171,3 +172,12 @@ def test_review_and_export_of_what_was_found(
     export.measure(0.5)
     qtbot.waitUntil(lambda: len(labels.features) == 4, timeout=PATIENCE_MS)
     assert labels.features["area"].tolist() == list(areas.values())
+    # what the review said goes along
+    review._set_state(2, "rejected")
+    table = tmp_path / "found.csv"
+    export.export(Export("csv", str(table), 0.5))
+    qtbot.waitUntil(table.exists, timeout=PATIENCE_MS)
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == ["new", "rejected", "new", "new"]
+    assert all(0 < float(row["predicted_iou"]) <= 1 for row in rows)

@@ -331,7 +331,8 @@ class AutomaticPanel(QWidget):
     def _view_changed(self, view: PlaneView | None) -> None:
         if self.choice is None and self._task is None:
             return
-        stays = view is None or view.image_key == self._image_key
+        in_3d = view is None and self._parts.bridge.image is not None
+        stays = in_3d or (view is not None and view.image_key == self._image_key)
         if self._task is not None and self._is_stack and stays:
             return  # looking at other slices meanwhile does no harm
         if view is None or view.place != self._place:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from qtpy.QtWidgets import QDoubleSpinBox, QPushButton, QWidget
+from qtpy.QtWidgets import QDoubleSpinBox, QPushButton, QSizePolicy, QWidget
 
 T = TypeVar("T", bound=QWidget)
 
@@ -32,4 +32,7 @@ def share_box(value: float, tip: str) -> QDoubleSpinBox:
 def narrow(widget: T) -> T:
     """Let a control become narrower than napari's style wants it."""
     widget.setMinimumWidth(_LEAST_PX)
+    policy = widget.sizePolicy()
+    policy.setHorizontalPolicy(QSizePolicy.Policy.Ignored)
+    widget.setSizePolicy(policy)
     return widget

@@ -89,6 +89,7 @@ class PromptPanel(QWidget):
         session.preview.connect(self._show_answers)
         session.request.connect(self._show_waiting)
         session.history_changed.connect(self._show_history)
+        session.committed.connect(self._show_kept)
         session.state.events.positive.connect(self._show_sign)
         session.state.events.on_overlap.connect(self._show_overlap)
         parts.bridge.image_changed.connect(self._set_style)
@@ -155,6 +156,11 @@ class PromptPanel(QWidget):
             self.tools[tool] = button
             layout.addWidget(button, 1)
         return layout
+
+    def _show_kept(self, ids: list[int]) -> None:
+        """Say what became of the masks, and what comes next."""
+        what = f"Object {ids[0]}" if len(ids) == 1 else f"{len(ids)} objects"
+        self.hint.setText(f"{what} kept. {self._next_step()}")
 
     def _show_tool(self, _tool: str = "") -> None:
         """Show which tool is in use; none is while another layer is selected."""
@@ -332,6 +338,8 @@ class PromptPanel(QWidget):
             )
         elif not masks and draft.is_empty:
             self.hint.setText(self._next_step())
+        elif not masks and not session.is_waiting:
+            self.hint.setText("No positive point and no shape is in the image.")
         if self._keep_soon is not None and not session.is_waiting:
             # not at once: others are still being told what this answer is
             QTimer.singleShot(0, self._keep_now)

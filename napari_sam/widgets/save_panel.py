@@ -74,6 +74,7 @@ class SavePanel(QWidget):
             set()
         )  # autosaves that this dock has made or gone on with
         self._with_labels: set[Path] = set()
+        self._earlier: Path | None = None  # an autosave that can be gone on with
         save = button(
             "Save session ...",
             "Save objects, prompts and how objects were made, in a folder",
@@ -231,7 +232,7 @@ class SavePanel(QWidget):
         if layer is not None:
             self._with_labels.add(folder)
         if folder not in self._own:
-            _set_aside(folder)
+            self._earlier = _set_aside(folder)
             self._own.add(folder)
         self.save(folder)
 
@@ -247,19 +248,16 @@ class SavePanel(QWidget):
             and folder not in self._own
             and (folder / SESSION).is_file()
         )
+        self._earlier = folder if waits else None
         self.go_on.setVisible(waits)
         self.status.setText("")
         if waits:
             self.status.setText("This image has been worked on before.")
-            show_info(
-                "This image has an autosaved session: Save > Go on with the autosaved "
-                "session."
-            )
+            show_info("Autosaved session found: open the panel Save to go on with it.")
 
     def _load_autosaved(self) -> None:
-        folder = self.folder()
-        if folder is not None:
-            self._try(self.load, folder)
+        if self._earlier is not None:
+            self._try(self.load, self._earlier)
 
     def _ask_save(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder of the session")
@@ -307,12 +305,14 @@ def _bytes_of(layer: Labels | None) -> int:
     return int(layer.data.nbytes)
 
 
-def _set_aside(folder: Path) -> None:
-    """Keep an autosave of an earlier day beside the one that is made now."""
-    if (folder / SESSION).is_file():
-        before = folder.with_name(f"{folder.name}-before")
-        shutil.rmtree(before, ignore_errors=True)
-        folder.rename(before)
+def _set_aside(folder: Path) -> Path | None:
+    """Keep an autosave of an earlier day beside the one that is made now; where."""
+    if not (folder / SESSION).is_file():
+        return None
+    before = folder.with_name(f"{folder.name}-before")
+    shutil.rmtree(before, ignore_errors=True)
+    folder.rename(before)
+    return before
 
 
 def _read_labels(path: Path) -> Any:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from qtpy.QtCore import QObject, Qt, Signal
 
+from napari_sam.errors import NapariSamError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
@@ -171,8 +173,12 @@ class Worker(QObject):
         self._thread.join(_JOIN_S)
 
     def _call_back(self, callback: Callable[[], None]) -> None:
-        if not self._stopping:
+        if self._stopping:
+            return
+        try:
             callback()
+        except NapariSamError as error:  # what it was for has gone meanwhile
+            self.failed.emit(error)
 
     def _tell(self, callback: Callable[[Any], None], value: object) -> None:
         if not self._stopping:

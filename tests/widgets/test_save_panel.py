@@ -89,9 +89,10 @@ class Desk:
         self.wait()
 
     def wait(self) -> None:
-        self.qtbot.waitUntil(
-            lambda: not self.panel.status.text().startswith("Reading"), timeout=60_000
-        )
+        """Until the worker has read a session, and the window shows it."""
+        worked: list[None] = []
+        self.worker.call(lambda: None, worked.append)
+        self.qtbot.waitUntil(lambda: bool(worked), timeout=60_000)
         assert self.errors == []
 
     def close(self) -> None:
@@ -175,6 +176,19 @@ def test_an_autosave_of_yesterday_is_set_aside_and_not_overwritten(
     assert list(read_session(folder)[2]) == [1]
     before = folder.with_name(folder.name + "-before")
     assert list(read_session(before)[2]) == [1, 2]
+
+
+def test_whoever_began_anew_can_still_go_on(desks: Any) -> None:
+    desk = desks()
+    desk.keep(20, 20)
+    desk.keep(24, 60)
+    desk.close()
+    later = desks()
+    later.keep(60, 30)
+    later.panel._autosave()
+    later.go_on()
+    assert sorted(later.session.records) == [1, 2]
+    assert not later.panel.go_on.isVisibleTo(later.panel)
 
 
 def test_going_on_leaves_the_objects_that_are_there_alone(

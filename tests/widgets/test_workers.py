@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from napari_sam.engine.jobs import Step, job
-from napari_sam.errors import DeviceError
+from napari_sam.errors import DeviceError, InputError
 from tests.widgets.mouse import settle, wait_for
 
 if TYPE_CHECKING:
@@ -42,6 +42,20 @@ def test_results_come_in_the_thread_of_the_window(worker: Worker) -> None:
     wait_for(lambda: len(threads) == 2)
     assert threads[0] is not threads[1]
     assert threads[1] is threading.main_thread()
+
+
+def test_a_callback_that_finds_its_layer_gone_is_told_and_not_raised(
+    worker: Worker,
+) -> None:
+    told: list[Exception] = []
+
+    def gone(_result: int) -> None:
+        raise InputError("the layer has gone")
+
+    worker.failed.connect(told.append)
+    worker.call(lambda: 1, gone)
+    wait_for(lambda: told)
+    assert str(told[0]) == "the layer has gone"
 
 
 def test_a_runtime_error_is_told_and_the_worker_lives_on(worker: Worker) -> None:

@@ -13,6 +13,7 @@ import argparse
 import os
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,10 +67,12 @@ class Window:
 
     def __init__(self, sample: str) -> None:
         from napari_sam.widgets.launch import open_demo
+        from napari_sam.widgets.save_panel import SavePanel
 
         self.viewer: napari.Viewer
         self.dock: SegmentAnything
         self.viewer, self.dock = open_demo(sample)
+        self.dock.panel(SavePanel).autosave.setChecked(False)
         self.viewer.window.resize(WIDTH, HEIGHT)
         wait_for("the model", lambda: self.dock.network.planes is not None)
         self.viewer.reset_view()
@@ -264,6 +267,8 @@ def main() -> None:
             "QT_QPA_PLATFORM": "xcb",
             "LIBGL_ALWAYS_SOFTWARE": "1",
             "OMP_WAIT_POLICY": "PASSIVE",
+            # no session of the user is offered in a picture
+            "XDG_DATA_HOME": tempfile.mkdtemp(),
         }
         screen = f"-screen 0 {WIDTH + 320}x{HEIGHT + 200}x24"
         command = [xvfb, "-a", "-s", screen, sys.executable, *sys.argv]

@@ -65,7 +65,7 @@ class EmbeddingPanel(QWidget):
             viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
         )
         self._camera.events.center.connect(self._camera_moved)
-        parts.session.view_changed.connect(self.stop)
+        parts.session.view_changed.connect(self._view_changed)
         parts.network.loaded.connect(self.stop)
         self._show(None)
 
@@ -96,9 +96,18 @@ class EmbeddingPanel(QWidget):
     def close_panel(self) -> None:
         """Stop, and listen no more."""
         self._camera.events.center.disconnect(self._camera_moved)
-        self._parts.session.view_changed.disconnect(self.stop)
+        self._parts.session.view_changed.disconnect(self._view_changed)
         self._parts.network.loaded.disconnect(self.stop)
         self.stop()
+
+    def _view_changed(self, view: PlaneView | None) -> None:
+        """Say that embeddings are of another plane, or of another contrast."""
+        was_embedded = self._embedding is not None
+        self.stop()
+        if was_embedded and view is not None:
+            self.status.setText(
+                "The plane or its contrast has changed; embed it for fast clicks here."
+            )
 
     def _make_controls(self) -> None:
         self.run = QPushButton("Embed this plane")
@@ -113,7 +122,9 @@ class EmbeddingPanel(QWidget):
         self.pause.toggled.connect(self._pause)
         self.show_crops = QCheckBox("Show which crops are done")
         self.show_crops.setChecked(True)
-        self.show_crops.setToolTip("Crops that are embedded are green over the image.")
+        self.show_crops.setToolTip(
+            "Crops that are embedded lie green over the image, those that wait gray."
+        )
         self.show_crops.toggled.connect(self._show_overlay)
         self.progress = QProgressBar()
         self.progress.setFormat("%v of %m crops")
@@ -189,7 +200,9 @@ class EmbeddingPanel(QWidget):
     def _failed(self, error: Exception) -> None:
         self._task = None
         self._show(None)
-        self.status.setText("Stopped by an error; what was embedded stays.")
+        self.status.setText(
+            "Stopped by an error; what was embedded stays. Embed once more to go on."
+        )
         self._parts.worker.failed.emit(error)
 
     def _pause(self, checked: bool) -> None:

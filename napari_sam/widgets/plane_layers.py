@@ -34,6 +34,7 @@ CROPS = "embedded crops"
 
 # Colour-blind safe (Okabe and Ito 2008): orange, sky blue, bluish green.
 _FOUND, _MARKED, _EMBEDDED = "#e69f00", "#56b4e9", "#009e73"
+_WAITING = "#7f7f7f"
 _OUTLINE = 2  # pixels
 _PART = 4096  # pixels a side of what is drawn at a time
 _CELL = 32  # plane pixels for one pixel of the overlay; cores are cut far coarser
@@ -195,7 +196,7 @@ class EmbeddingOverlay:
         return self._layer if self._layer in self._viewer.layers else None
 
     def show(self, grid: CropGrid, image: Image) -> None:
-        """Lay the crops of a plane over an image; none is embedded at first."""
+        """Lay the crops of a plane over an image; all of them wait at first."""
         self.clear()
         self._grid = grid
         height, width = (-(-n // _CELL) for n in grid.shape)
@@ -205,7 +206,7 @@ class EmbeddingOverlay:
             name=CROPS,
             metadata={OWN: True},
             opacity=0.25,
-            colormap=DirectLabelColormap(color_dict={0: "#00000000", None: _EMBEDDED}),
+            colormap=DirectLabelColormap(color_dict={0: _WAITING, None: _EMBEDDED}),
             **options,
         )
         self._layer.editable = False

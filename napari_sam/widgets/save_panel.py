@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.utils.notifications import show_info
+from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLabel, QWidget
 
@@ -203,7 +203,10 @@ class SavePanel(QWidget):
         """Write what has not been written, and save no more."""
         self._hurry()
         for write in list(self._writing.values()):
-            write()
+            try:
+                write()
+            except (NapariSamError, OSError) as error:  # the window closes all the same
+                show_error(f"The session could not be saved: {error}")
         self._writing.clear()
         self._parts.session.history_changed.disconnect(self._changed)
         self._parts.bridge.image_changed.disconnect(self._show_folder)

@@ -276,7 +276,7 @@ class StackForm(QWidget):
         self.follow_all = button(
             "All of this slice", "Follow every object of this slice, one by one."
         )
-        self.link = _button(
+        self.link = button(
             "Link all slices",
             "Make one object of labels that belong together from slice to slice, or "
             "from frame to frame: after Find all objects in all planes. One undo takes "

@@ -270,6 +270,25 @@ class TestStore:
             time.sleep(0.01)
         assert [info.key["image"] for info in cache.entries()] == ["b", "c"]
 
+    @pytest.mark.parametrize("on_disk", [True, False])
+    def test_a_store_with_room_is_not_looked_through(
+        self, tmp_path, monkeypatch, on_disk
+    ):
+        path = tmp_path / "e" if on_disk else None
+        cache = EmbeddingCache(path, limit_bytes=10**6)
+        looked = []
+        entries = cache.entries
+        monkeypatch.setattr(cache, "entries", lambda: looked.append(0) or entries())
+        noise = np.random.default_rng(0).normal(size=(64, 16, 16))
+        for number in range(12):
+            cache.entry({"n": number}, 1, noise.shape).write(0, noise, SEAL)
+        assert not looked
+        for number in range(12, 60):
+            cache.entry({"n": number}, 1, noise.shape).write(0, noise, SEAL)
+        assert 0 < len(looked) < 40
+        total = sum(info.stored_bytes for info in entries())
+        assert 8e5 < total < 1e6
+
     def test_clean_removes_files_of_dead_writers(self, tmp_path):
         cache = EmbeddingCache(tmp_path / "e")
         entry = cache.entry(KEY, 2, SHAPE)

@@ -6,12 +6,12 @@ of each seal took 9 s for 12,000 crops.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from zarr.core.buffer import Buffer
 
 
@@ -23,6 +23,9 @@ class Files(Protocol):
 
     def folders(self, folder: str) -> set[str]:
         """Return the names of the folders right in a folder."""
+
+    def total(self) -> int:
+        """Return the bytes of all files."""
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is not there is no fault."""
@@ -60,6 +63,15 @@ class DiskFiles:
         with os.scandir(self.root / folder) as found:
             return {each.name for each in found if each.is_dir()}
 
+    def total(self) -> int:
+        """Return the bytes of all files."""
+        total = 0
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    total += Path(folder, name).stat().st_size
+        return total
+
     def remove(self, path: str) -> None:
         """Remove a file; one that is not there is no fault."""
         (self.root / path).unlink(missing_ok=True)
@@ -94,6 +106,10 @@ class MemoryFiles:
             if path.startswith(f"{folder}/")
         )
         return {path.partition("/")[0] for path in below if "/" in path}
+
+    def total(self) -> int:
+        """Return the bytes of all files."""
+        return sum(len(content) for content in self.contents.copy().values())
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is not there is no fault."""

@@ -40,6 +40,9 @@ _KIND = "napari-sam embeddings"
 # A writer that still lives renames its file within seconds, its pack within minutes.
 _ABANDONED_AFTER_S = 3600.0 * 24
 
+# Part of the limit that is left of a store that has reached it.
+_FILLED = 0.95
+
 logger = logging.getLogger(__name__)
 
 
@@ -120,6 +123,7 @@ class EmbeddingCache:
         self.dtype = dtype
         self.limit_bytes = limit_bytes
         self.adds = adds
+        self._room = 0  # bytes that entries may take before all is measured again
         self._used_s: dict[str, float] = {}
         self._memory: dict[str, Buffer] = {}
         self._files: Files = (
@@ -156,7 +160,7 @@ class EmbeddingCache:
         text, name = self._named(key)
         if self.limit_bytes is not None and name not in self._root:
             expected = n_crops * int(np.prod(shape)) * np.dtype(self.dtype).itemsize
-            self.evict(max(0, self.limit_bytes - expected))
+            self._make_room(self.limit_bytes, expected)
         entry = open_entry(
             self._root, self._files, name, json.loads(text), (n_crops, *shape)
         )
@@ -311,6 +315,20 @@ class EmbeddingCache:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                     n_removed += 1
         return n_removed
+
+    def _make_room(self, limit: int, expected: int) -> None:
+        """Keep below a limit; the store is measured only when it may be full.
+
+        A table of prompts makes an entry for each object that is looked at again, and
+        to look into all entries takes 2 ms for each.
+        """
+        if self._room < expected:
+            self._room = limit - self._files.total()
+        if self._room < expected:
+            # a little more than is needed, so that the next entry finds room
+            self.evict(max(0, int(limit * _FILLED) - expected))
+            self._room = limit - self._files.total()
+        self._room -= expected
 
     def _named(self, key: Mapping[str, Any]) -> tuple[str, str]:
         """Return the whole key as JSON, and the name of its entry."""

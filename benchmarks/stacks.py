@@ -44,7 +44,7 @@ from napari_sam.engine.follow import PropagateConfig
 from napari_sam.engine.jobs import run
 from napari_sam.engine.propagate import Propagation, propagate
 from napari_sam.engine.volume import segment_stack
-from napari_sam.images import ImageSource, find_intensity
+from napari_sam.images import ImageSource, find_intensity, read_rgb
 from napari_sam.link import link_frames, link_slices
 from napari_sam.masks import Candidate
 from napari_sam.model import Sam
@@ -261,8 +261,16 @@ def _figures(
     image: ImageSource, truth: Labels, model: Sam | None, options: argparse.Namespace
 ) -> Iterator[tuple[str, float]]:
     is_time = "T" in image.axes
+    intensity = find_intensity(image)
+    gray = np.stack(
+        [read_rgb(image, intensity, plane=(0, z)).mean(-1) for z in range(len(truth))]
+        if not is_time
+        else [np.zeros(truth.shape[1:])]
+    )
     link: Callable[[Labels], Labels] = (
-        (lambda planes: link_frames(planes)[0]) if is_time else link_slices
+        (lambda planes: link_frames(planes)[0])
+        if is_time
+        else (lambda planes: link_slices(planes, gray=gray))
     )
     start = time.perf_counter()
     found = link(per_plane(truth))

@@ -17,6 +17,7 @@ import numpy as np
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.records import ObjectRecord, SliceMark
 from napari_sam.errors import InputError
+from napari_sam.images import find_intensity, read_rgb
 from napari_sam.labels import LabelEdit
 from napari_sam.link import SliceLinker, TrackLinker
 from napari_sam.tiling import Box
@@ -91,7 +92,14 @@ def link_stack(
     def read(i: int) -> Labels:
         return labels.read(stack.index(first + i), whole)
 
-    draw = yield from _linked(read, n, stack.along)
+    intensity = stack.view.intensity or find_intensity(stack.source)
+
+    def gray(i: int) -> NDArray[np.float64]:
+        rgb = read_rgb(stack.source, intensity, plane=stack.plane(first + i).plane)
+        light: NDArray[np.float64] = rgb.mean(axis=-1)
+        return light
+
+    draw = yield from _linked(read, gray, n, stack.along)
     planes: dict[int, list[int]] = {}  # of each object
     had: dict[int, set[int]] = {}
     drawn: list[tuple[int, Box, Labels, Labels]] = []
@@ -122,7 +130,10 @@ def link_stack(
 
 
 def _linked(
-    read: Callable[[int], Labels], n: int, along: str
+    read: Callable[[int], Labels],
+    gray: Callable[[int], NDArray[np.float64]],
+    n: int,
+    along: str,
 ) -> Job[Callable[[int], Labels]]:
     """Return what draws a plane with the numbers of linked objects, from 1."""
     if along == "t":
@@ -134,7 +145,7 @@ def _linked(
         return lambda i: tracks.plane(read(i), i)
     slices = SliceLinker()
     for i in range(n):
-        slices.add(read(i))
+        slices.add(read(i), gray(i))
         yield Step(i + 1, 2 * n, "link")
     bodies = slices.solve()
     return lambda i: bodies.plane(i, read)

@@ -20,7 +20,7 @@ from napari_sam.engine.automatic import segment
 from napari_sam.engine.batch import Report
 from napari_sam.engine.files import ImageOptions, check_free, open_file
 from napari_sam.engine.jobs import Job, Step, job
-from napari_sam.engine.volume import LinkOptions, link_labels
+from napari_sam.engine.volume import LinkOptions, SeenImage, link_labels
 from napari_sam.errors import InputError
 from napari_sam.images import ImageSource, Intensity, find_intensity, read_rgb
 from napari_sam.link.fuse import FusedViews, fuse_views
@@ -175,7 +175,8 @@ def segment_three_planes(  # noqa: PLR0913 - as `segment`, and how to link and f
             )
             found[i] = np.asarray((yield from _renamed(steps, f"{cut} planes", i, n)))
         options = LinkOptions("z") if link is None else LinkOptions("z", link)
-        linked = yield from link_labels(ImageSource(found, "ZYX"), options)
+        seen = SeenImage(cut_source, colours) if t == row else None
+        linked = yield from link_labels(ImageSource(found, "ZYX"), options, seen)
         view = _labels_like((source.shape[1], *source.plane_shape))
         _put(view, linked.labels.array, cut)
         views.append(view)

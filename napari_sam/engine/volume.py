@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 
 from napari_sam.engine.batch import segment_file
-from napari_sam.engine.files import ImageOptions, open_source
+from napari_sam.engine.files import ImageOptions, open_file, open_source
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.errors import InputError
+from napari_sam.images import read_rgb
 from napari_sam.link import (
     LinkConfig,
     LinkedSlices,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from napari_sam.engine.automatic import AutomaticConfig
     from napari_sam.engine.batch import CropWorkers, Report
     from napari_sam.engine.files import Outputs
-    from napari_sam.images import ImageSource
+    from napari_sam.images import ImageSource, Intensity
     from napari_sam.model import Sam
 
     ReadPlane = Callable[[int, int], NDArray[np.integer]]
@@ -95,8 +96,23 @@ class LinkOptions:
             raise InputError(f"along {self.along!r}; use 'z', 't' or 'both'")
 
 
+class SeenImage(NamedTuple):
+    """The image that labels were made from: its brightness tells bodies apart."""
+
+    source: ImageSource
+    intensity: Intensity
+
+    def gray(self, t: int, z: int) -> NDArray[np.float64]:
+        """Return the brightness of a plane, 0 to 255."""
+        rgb = read_rgb(self.source, self.intensity, plane=(t, z))
+        gray: NDArray[np.float64] = rgb.mean(axis=-1)
+        return gray
+
+
 @job
-def link_labels(labels: Any, options: LinkOptions | None = None) -> Job[LinkedStack]:
+def link_labels(
+    labels: Any, options: LinkOptions | None = None, image: SeenImage | None = None
+) -> Job[LinkedStack]:
     """Link the objects of planes.
 
     Parameters
@@ -105,6 +121,9 @@ def link_labels(labels: Any, options: LinkOptions | None = None) -> Job[LinkedSt
         Object ids of each plane, 0 is background; what `open_image` takes.
     options : LinkOptions, optional
         Axis and thresholds.
+    image : SeenImage, optional
+        What the labels were made from. Along z, bodies that touch are cut where it is
+        dim between them.
 
     Yields
     ------
@@ -119,10 +138,16 @@ def link_labels(labels: Any, options: LinkOptions | None = None) -> Job[LinkedSt
     Raises
     ------
     InputError
-        If the labels have no such axis, are no integers, or an id is negative.
+        If the labels have no such axis, are no integers, or an id is negative; if the
+        image has another shape.
     """
     source, options = label_source(open_image(labels)), options or LinkOptions()
     _check(source, options)
+    if image is not None and image.source.shape != source.shape:
+        raise InputError(
+            f"labels of {source.shape} and an image of {image.source.shape} (t, z, y, "
+            "x); give the image that the labels were made from"
+        )
 
     def read_plane(t: int, z: int) -> NDArray[np.integer]:
         return read_ids(source, plane=(t, z))
@@ -130,7 +155,7 @@ def link_labels(labels: Any, options: LinkOptions | None = None) -> Job[LinkedSt
     read: ReadPlane = read_plane
     n_objects, tracks = 0, None
     if options.along != "t":
-        linked = yield from _link_slices(source, read, options.slices)
+        linked = yield from _link_slices(source, read, options.slices, image)
         n_objects = sum(each.n_objects for each in linked)
         read = _SliceDrawer(read, linked)
     if options.along != "z":
@@ -148,6 +173,7 @@ def link_file(
     output: Path,
     options: LinkOptions | None = None,
     *,
+    image: SeenImage | None = None,
     overwrite: bool = False,
 ) -> Job[LinkedStack]:
     """Link the planes of a label file, and write what comes out.
@@ -161,6 +187,8 @@ def link_file(
         ``NAME.tracks.csv`` and, if asked for, the folder ``NAME_RES``.
     options : LinkOptions, optional
         Axis and thresholds.
+    image : SeenImage, optional
+        As in `link_labels`.
     overwrite : bool
         Replace existing files.
 
@@ -179,7 +207,7 @@ def link_file(
         If the labels cannot be used, or the files cannot be written.
     """
     options = options or LinkOptions()
-    linked = yield from link_labels(path, options)
+    linked = yield from link_labels(path, options, image)
     n_planes = int(np.prod(linked.labels.shape[:2]))
     yield Step(n_planes, n_planes, "write labels")
     is_zarr = output.suffix.lower() == ".zarr"
@@ -256,7 +284,11 @@ def segment_stack(  # noqa: PLR0913 - as `segment_file`, and how to link
     )
     labels = linked_name(outputs.labels)
     # a file of an earlier call is of these planes, or was made from others
-    linked = yield from link_file(outputs.labels, labels, link, overwrite=True)
+    opened = open_file(path, model, options or ImageOptions())
+    image = SeenImage(opened.source, opened.intensity)
+    linked = yield from link_file(
+        outputs.labels, labels, link, image=image, overwrite=True
+    )
     return replace(
         report, n_objects=linked.n_objects, outputs=replace(outputs, labels=labels)
     )
@@ -286,14 +318,14 @@ def _check(source: ImageSource, options: LinkOptions) -> None:
 
 
 def _link_slices(
-    source: ImageSource, read: ReadPlane, config: LinkConfig
+    source: ImageSource, read: ReadPlane, config: LinkConfig, image: SeenImage | None
 ) -> Job[list[LinkedSlices]]:
     n_frames, n_slices = source.shape[:2]
     linked = []
     for t in range(n_frames):
         linker = SliceLinker(config)
         for z in range(n_slices):
-            linker.add(read(t, z))
+            linker.add(read(t, z), None if image is None else image.gray(t, z))
             yield Step(t * n_slices + z + 1, n_frames * n_slices, "link slices")
         linked.append(linker.solve())
     return linked

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from napari_sam.errors import InputError
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
+
+_RING = 3  # pixels around an object that its brightness is compared with (ours)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,3 +162,42 @@ def overlap_score(
     held = shared / np.minimum(first_area, second_area)
     score: NDArray[np.float64] = (iou * held**3) ** 0.25
     return score
+
+
+def measure_contrast(
+    labels: NDArray[np.integer], gray: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Measure how much brighter or darker objects are than what is around them.
+
+    Parameters
+    ----------
+    labels : (H, W) array of integers
+        Object ids, 0 is background.
+    gray : (H, W) array
+        Brightness of the same pixels.
+
+    Returns
+    -------
+    (N,) float64 array
+        For each object, in the order of `Regions.ids`, the difference of its mean and
+        that of the background in a ring of three pixels; NaN where there is none.
+
+    Examples
+    --------
+    >>> labels = np.zeros((9, 9), int)
+    >>> labels[3:6, 3:6] = 7
+    >>> measure_contrast(labels, 100.0 * labels + 20).tolist()
+    [700.0]
+    """
+    numbers, of = np.unique(labels, return_inverse=True)
+    places = ndimage.find_objects(of.reshape(labels.shape) + 1)
+    found = []
+    for number, place in zip(numbers.tolist(), places, strict=True):
+        if not number:
+            continue
+        wide = tuple(slice(max(0, s.start - _RING), s.stop + _RING) for s in place)
+        mask = labels[wide] == number
+        ring = ndimage.binary_dilation(mask, iterations=_RING) & (labels[wide] == 0)
+        inside = gray[wide][mask].mean()
+        found.append(inside - gray[wide][ring].mean() if ring.any() else np.nan)
+    return np.array(found, np.float64)

@@ -1,10 +1,11 @@
 """Labels of single slices to objects along z.
 
 Planes are given one after the other and forgotten: a row for each object and each
-overlap stays. Then all links are chosen at once (`best_pairs`), and four things that
+overlap stays. Then all links are chosen at once (`best_pairs`), and things that
 a chain of cross-sections cannot say are read from the overlaps:
 
-- a *neck*, where two objects that stand on each other were linked;
+- a *neck*, where two objects that stand on each other were linked; where the image is
+  given, also a *valley*, where it is dim between two clear ones;
 - a *fragment* that the same object covers before and after: it belongs to it;
 - a *merger*, a cross-section that two objects pass through: it is divided;
 - a *gap*, a slice in which an object was not found: it is filled.
@@ -26,7 +27,12 @@ from scipy.sparse.csgraph import connected_components
 
 from napari_sam.errors import InputError
 from napari_sam.link.matching import best_pairs, chains
-from napari_sam.link.regions import measure_regions, overlap_score, shared_pixels
+from napari_sam.link.regions import (
+    measure_contrast,
+    measure_regions,
+    overlap_score,
+    shared_pixels,
+)
 from napari_sam.link.shapes import shape_between
 
 if TYPE_CHECKING:
@@ -43,6 +49,9 @@ _COVER = 0.5
 
 # A link over a slice counts for less than one without, for each slice left out (ours).
 _GAP_DISCOUNT = 0.5
+
+# Gray values of 255 that an object needs on both sides of a valley (ours).
+_CLEAR = 20.0
 
 # Weights that are equal up to rounding are told apart by where the objects lie.
 _TIE = 1e-6
@@ -63,9 +72,12 @@ class LinkConfig:
     neck : float, default 0.2
         An object whose cross-section shrinks to a smaller share than this, and grows
         again, is cut there. 0 never cuts.
+    valley : float, default 0.6
+        An object whose contrast falls to a smaller share than this, and rises again,
+        is cut there; asked where images are given. 0 never cuts.
     branches : bool, default False
         Keep an object that splits or merges along z as one. Then nothing is cut at
-        necks.
+        necks and valleys.
 
     Raises
     ------
@@ -77,10 +89,11 @@ class LinkConfig:
     max_gap: int = 1
     min_length: int = 1
     neck: float = 0.2
+    valley: float = 0.6
     branches: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("min_overlap", "neck"):
+        for name in ("min_overlap", "neck", "valley"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise InputError(f"{name} {value}; give a share, 0 or more, below 1")
@@ -116,8 +129,11 @@ class SliceLinker:
         self._first_node = [0]
         self._recent: deque[NDArray[np.integer]] = deque(maxlen=self.config.max_gap + 1)
         self._overlaps: list[NDArray[np.int64]] = []
+        self._contrasts: list[NDArray[np.float64]] = []
 
-    def add(self, labels: NDArray[np.integer]) -> None:
+    def add(
+        self, labels: NDArray[np.integer], gray: NDArray[np.floating] | None = None
+    ) -> None:
         """Take the next plane.
 
         Parameters
@@ -125,6 +141,8 @@ class SliceLinker:
         labels : (H, W) array of integers
             Object ids of this plane, 0 is background; ids of other planes mean
             nothing here.
+        gray : (H, W) array, optional
+            Brightness of the plane, 0 to 255.
 
         Raises
         ------
@@ -141,6 +159,10 @@ class SliceLinker:
             second = shared.second + self._first_node[z]
             steps = np.full(len(first), step)
             self._overlaps.append(np.stack([first, second, shared.pixels, steps]))
+        contrast = np.full(len(regions), np.nan)
+        if gray is not None and self.config.valley and not self.config.branches:
+            contrast = measure_contrast(labels, gray)
+        self._contrasts.append(contrast)
         self._regions.append(regions)
         self._first_node.append(self._first_node[z] + len(regions))
         self._recent.append(labels)
@@ -156,7 +178,10 @@ class SliceLinker:
         links = _chosen_links(graph, self.config)
         chain = chains(len(graph.area), *graph.ends(links))
         if not self.config.branches:
-            links = links[~_is_neck(graph, links, chain, self.config.neck)]
+            contrast = np.concatenate([np.zeros(0), *self._contrasts])
+            cut = _is_neck(graph, links, chain, self.config.neck)
+            cut |= _is_valley(graph, links, chain, contrast, self.config.valley)
+            links = links[~cut]
             chain = chains(len(graph.area), *graph.ends(links))
         objects, n_objects = _numbered(graph, links, chain, self.config)
         return LinkedSlices(
@@ -167,7 +192,9 @@ class SliceLinker:
         )
 
 
-def link_slices(labels: ArrayLike, config: LinkConfig | None = None) -> NDArray[Any]:
+def link_slices(
+    labels: ArrayLike, config: LinkConfig | None = None, gray: ArrayLike | None = None
+) -> NDArray[Any]:
     """Link a stack that is in memory.
 
     Parameters
@@ -176,6 +203,8 @@ def link_slices(labels: ArrayLike, config: LinkConfig | None = None) -> NDArray[
         Object ids of each slice, 0 is background.
     config : LinkConfig, optional
         Thresholds.
+    gray : (Z, H, W) array, optional
+        Brightness, 0 to 255.
 
     Returns
     -------
@@ -192,9 +221,10 @@ def link_slices(labels: ArrayLike, config: LinkConfig | None = None) -> NDArray[
         raise InputError(
             f"labels of shape {stack.shape}, {stack.dtype}; give integers, (Z, H, W)"
         )
+    seen = [None] * len(stack) if gray is None else np.asarray(gray, np.float64)
     linker = SliceLinker(config)
-    for plane in stack:
-        linker.add(plane)
+    for plane, light in zip(stack, seen, strict=True):
+        linker.add(plane, light)
     linked = linker.solve()
     out = np.zeros(stack.shape, np.uint32)
     for z in range(len(stack)):
@@ -317,15 +347,43 @@ def _is_neck(
 ) -> NDArray[np.bool_]:
     """Tell which links stand at the thin place between two thick ones."""
     is_neck = np.zeros(len(links), bool)
+    for order, nodes in _in_order(graph, links, chain):
+        is_neck[order[_necks(graph.area[nodes].astype(np.float64), neck)]] = True
+    return is_neck
+
+
+def _is_valley(
+    graph: _Graph,
+    links: NDArray[np.int64],
+    chain: NDArray[np.int64],
+    contrast: NDArray[np.float64],
+    valley: float,
+) -> NDArray[np.bool_]:
+    """Tell which links stand at the dim place between two clear ones."""
+    is_valley = np.zeros(len(links), bool)
+    for order, nodes in _in_order(graph, links, chain):
+        seen = contrast[nodes]
+        if np.isnan(seen).any():
+            continue
+        # an object is bright or dark; where it is the other, it is hardly seen
+        seen = np.maximum(seen * np.sign(seen[np.abs(seen).argmax()]), 1.0)
+        for at in _necks(seen, valley):
+            if min(seen[: at + 1].max(), seen[at + 1 :].max()) >= _CLEAR:
+                is_valley[order[at]] = True
+    return is_valley
+
+
+def _in_order(
+    graph: _Graph, links: NDArray[np.int64], chain: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Go through chains of three objects or more: their links, and their objects."""
     # nodes are numbered plane by plane: each chain's links come in their order
     by_chain = np.lexsort((graph.first[links], chain[graph.first[links]]))
     owner = chain[graph.first[links[by_chain]]]
     for order in np.split(by_chain, np.flatnonzero(np.diff(owner)) + 1):
-        if len(order) < 2:
-            continue
-        nodes = np.append(graph.first[links[order]], graph.second[links[order[-1]]])
-        is_neck[order[_necks(graph.area[nodes].astype(np.float64), neck)]] = True
-    return is_neck
+        if len(order) > 1:
+            last = graph.second[links[order[-1]]]
+            yield order, np.append(graph.first[links[order]], last)
 
 
 def _necks(area: NDArray[np.float64], neck: float) -> list[int]:

@@ -207,3 +207,42 @@ def test_input_is_checked():
     linker.add(np.ones((4, 4), int))
     with pytest.raises(InputError, match="one shape"):
         linker.add(np.ones((4, 5), int))
+
+
+def two_bodies(contrasts):
+    """One column of discs, and the light of a body in each of its slices."""
+    labels = np.zeros((len(contrasts), 24, 24), np.uint32)
+    labels[:, 8:16, 8:16] = 1 + np.arange(len(contrasts))[:, None, None]
+    gray = np.full(labels.shape, 30.0)
+    for z, contrast in enumerate(contrasts):
+        gray[z][labels[z] > 0] += contrast
+    return labels, gray
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("contrasts", "groups"),
+    [
+        # two bodies of one width, that only their light tells apart
+        ([20, 60, 120, 60, 25, 22, 50, 100, 200, 90, 30], [range(6), range(6, 11)]),
+        # a faint one on a bright one
+        ([15, 41, 40, 28, 18, 23, 46, 140, 200, 90], [range(4), range(4, 10)]),
+        # one body: a dark slice, uneven staining, fading, hardly seen at all
+        ([80, 90, 10, 95, 90], [range(5)]),
+        ([80, 60, 55, 60, 85], [range(5)]),
+        ([100, 80, 50, 20, 5], [range(5)]),
+        ([15, 12, 3, 2, 12, 16], [range(6)]),
+    ],
+)
+def test_bodies_that_touch_are_cut_where_it_is_dim(contrasts, groups, sign):
+    labels, gray = two_bodies(contrasts)
+    light = gray if sign > 0 else 250 - gray
+    for way in (1, -1):
+        found = link_slices(labels[::way], gray=light[::way])[::way]
+        ids = found[:, 12, 12]
+        assert len(np.unique(ids)) == len(groups)
+        for group in groups:
+            assert len(np.unique(ids[list(group)])) == 1
+    assert link_slices(labels).max() == 1
+    assert link_slices(labels, LinkConfig(valley=0), light).max() == 1
+    assert link_slices(labels, LinkConfig(branches=True), light).max() == 1

@@ -162,8 +162,8 @@ def boxes_of(masks: Tensor) -> Tensor:
     >>> boxes_of(masks).tolist()
     [[2, 3, 5, 4]]
     """
-    y0, y1 = _extent(masks.any(dim=2))
-    x0, x1 = _extent(masks.any(dim=1))
+    rows, columns = (_any(masks, dim) for dim in (2, 1))
+    (y0, y1), (x0, x1) = _extent(rows), _extent(columns)
     return torch.stack([y0, x0, y1, x1], dim=1)
 
 
@@ -189,12 +189,21 @@ def stability_scores(
     (...) float32 tensor, 0 to 1
         0 where even the larger mask is empty.
     """
-    # in 32 bit, which a mask does not overflow: half the time of 64
     inner, outer = (
-        (logits > limit).flatten(-2).sum(dim=-1, dtype=torch.int32)
-        for limit in (threshold + offset, threshold - offset)
+        _count_above(logits, limit) for limit in (threshold + offset, threshold - offset)
     )
     return (inner / outer.clamp(min=1)).to(torch.float32)
+
+
+def _count_above(logits: Tensor, limit: float) -> Tensor:
+    """Count the pixels of (..., H, W) logits above a limit: (...) int32 tensor."""
+    if logits.device.type == "cpu" and logits.dtype == torch.float32:
+        # numpy, which knows no bfloat16, counts several times as fast
+        each = logits.detach().reshape(-1, *logits.shape[-2:])
+        counts = [np.count_nonzero(mask > limit) for mask in each.numpy()]
+        return torch.tensor(counts, dtype=torch.int32).view(logits.shape[:-2])
+    # in 32 bit, which a mask does not overflow: half the time of 64
+    return (logits > limit).flatten(-2).sum(dim=-1, dtype=torch.int32)
 
 
 def box_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -408,6 +417,13 @@ def _filled(mask: NDArray[np.bool_], area: float) -> NDArray[np.bool_]:
     fill[0] = True  # the mask itself
     filled: NDArray[np.bool_] = fill[parts]
     return filled
+
+
+def _any(masks: Tensor, dim: int) -> Tensor:
+    """Whether any pixel along a dimension is set."""
+    if masks.device.type == "cpu":  # numpy takes a tenth of the time
+        return torch.from_numpy(masks.numpy().any(axis=dim))
+    return masks.any(dim=dim)
 
 
 def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:

@@ -180,9 +180,9 @@ def _certain_masks(
     if not owner:
         return []
     with device_errors():
-        parts = [plane_logits(each[None], crop) for each in logits[certain]]
-        stability = torch.cat([stability_scores(part) for _, part in parts]).tolist()
-        masks = _to_host([part[0] > 0 for _, part in parts])
+        parts = [plane_logits(each, crop) for each in logits[certain]]
+        stability = torch.stack([stability_scores(part) for _, part in parts]).tolist()
+        masks = _to_host([part > 0 for _, part in parts])
     found = []
     scores = ious[certain].tolist()
     for k, ((box, _), mask) in enumerate(zip(parts, masks, strict=True)):

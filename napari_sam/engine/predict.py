@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_sam.engine.enlarge import input_logits, plane_masks
+from napari_sam.engine.enlarge import input_logits, over_one_box, plane_mask
 from napari_sam.engine.fingerprint import encoder_digest
 from napari_sam.engine.jobs import device_errors
 from napari_sam.errors import InputError, NapariSamWarning
@@ -324,13 +324,14 @@ class Predictor:
         """
         with device_errors():
             # the stability score asks how much lies above -1
-            origin, part = input_logits(logits, crop.input_shape, floor=-1.0)
-            box, masks = plane_masks(part, crop, origin)
-            stability = stability_scores(part)
+            parts = [input_logits(each, crop.input_shape, -1.0) for each in logits]
+            found = [plane_mask(part, crop, origin) for origin, part in parts]
+            stability = [float(stability_scores(part)) for _, part in parts]
+        box, masks = over_one_box(found)
         return Prediction(
             masks=masks,
             predicted_iou=predicted_iou.cpu().numpy(),
-            stability=stability.cpu().numpy(),
+            stability=np.array(stability, np.float32),
             box=box,
             best=int(predicted_iou.argmax()),
             logits=logits.cpu().numpy(),

@@ -8,11 +8,17 @@ import torch.nn.functional as F
 from napari_sam.engine.enlarge import (
     extent,
     input_logits,
+    over_one_box,
     plane_logits,
-    plane_masks,
+    plane_mask,
 )
 from napari_sam.masks import stability_scores
 from napari_sam.tiling import Box, Crop
+
+
+def plane_masks(logits, crop, origin=(0, 0)):
+    """Masks of several logits over one box."""
+    return over_one_box([plane_mask(each, crop, origin) for each in logits])
 
 
 def blobs(seed, shape):
@@ -49,8 +55,25 @@ def test_masks_are_those_of_the_whole_frame(height, width, input_shape):
 def test_an_empty_mask_has_a_place():
     box = Box(5, 6, 45, 66)
     crop = Crop(-1, -1, -1, box, core=box, input_shape=(40, 60))
-    where, masks = plane_masks(torch.full((1, 40, 60), -1.0), crop)
+    where, mask = plane_mask(torch.full((40, 60), -1.0), crop)
     assert where == Box(5, 6, 6, 7)
+    assert not mask.any()
+
+
+def test_masks_over_one_box():
+    some, other = np.eye(3, dtype=bool), np.ones((1, 2), bool)
+    nothing = Box(0, 0, 1, 1), np.zeros((1, 1), bool)
+    box, masks = over_one_box(
+        [(Box(5, 6, 8, 9), some), nothing, (Box(9, 3, 10, 5), other)]
+    )
+    assert box == Box(5, 3, 10, 9)
+    expected = np.zeros((3, 5, 6), bool)
+    expected[0, :3, 3:] = some
+    expected[2, 4, :2] = True
+    np.testing.assert_array_equal(masks, expected)
+    box, masks = over_one_box([nothing, nothing])
+    assert box == nothing[0]
+    assert masks.shape == (2, 1, 1)
     assert not masks.any()
 
 
@@ -61,32 +84,40 @@ def test_logits_above_the_floor_are_those_of_the_whole_frame(shape, seed):
     logits[:, seed : 4 * seed] = -9
     frame = F.interpolate(logits[None], (128, 128), mode="bilinear")[0]
     frame = frame[:, : shape[0], : shape[1]]
-    (y0, x0), part = input_logits(logits, shape, floor=-1.0)
-    expected = torch.full_like(frame, -1.0)
-    expected[:, y0 : y0 + part.shape[1], x0 : x0 + part.shape[2]] = part
-    torch.testing.assert_close(expected.clamp(min=-1), frame.clamp(min=-1))
-    torch.testing.assert_close(stability_scores(part), stability_scores(frame))
-    box = Box(3, 4, 3 + 2 * shape[0], 4 + 2 * shape[1])
-    crop = Crop(-1, -1, -1, box, core=box, input_shape=shape)
-    where, masks = plane_masks(part, crop, (y0, x0))
-    whole, same = plane_masks(frame, crop)
-    assert where == whole
-    np.testing.assert_array_equal(masks, same)
+    boxes = (
+        Box(3, 4, 3 + 2 * shape[0], 4 + 2 * shape[1]),
+        Box(3, 4, 3 + shape[0], 4 + shape[1]),
+    )
+    for low, high in zip(logits, frame, strict=True):
+        (y0, x0), part = input_logits(low, shape, floor=-1.0)
+        expected = torch.full_like(high, -1.0)
+        expected[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]] = part
+        torch.testing.assert_close(expected.clamp(min=-1), high.clamp(min=-1))
+        torch.testing.assert_close(stability_scores(part), stability_scores(high))
+        for box in boxes:
+            crop = Crop(-1, -1, -1, box, core=box, input_shape=shape)
+            where, mask = plane_mask(part, crop, (y0, x0))
+            whole, same = plane_mask(high, crop)
+            if same.any():  # an empty mask may lie anywhere
+                assert where == whole
+                np.testing.assert_array_equal(mask, same)
+            else:
+                assert not mask.any()
 
 
 def test_logits_below_the_floor_leave_a_part_without_a_mask():
-    (y0, x0), part = input_logits(torch.full((3, 32, 32), -2.0), (9, 100), floor=-1.0)
+    (y0, x0), part = input_logits(torch.full((32, 32), -2.0), (9, 100), floor=-1.0)
     assert part.numel() > 0
     assert (y0, x0) == (0, 0)
     assert (part <= -1).all()
 
 
 def spots(centres, radius=3.05):
-    """(1, 32, 32) logits that fall off around places in cells, none exactly -1."""
+    """(32, 32) logits that fall off around places in cells, none exactly -1."""
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     apart = [torch.hypot(y - cy, x - cx) for cy, cx in centres]
     nearest = torch.stack(apart).amin(0) if apart else torch.full((32, 32), 99.0)
-    return (radius - nearest)[None]
+    return radius - nearest
 
 
 @pytest.mark.parametrize(
@@ -98,13 +129,13 @@ def test_a_part_of_the_plane_is_the_whole_cut_out(centres, plane):
     box = Box(11, 23, 11 + plane[0], 23 + plane[1])
     crop = Crop(-1, -1, -1, box, core=box, input_shape=(128, 96))
     logits = spots(centres)
-    frame = F.interpolate(logits[None], (128, 128), mode="bilinear")[..., :96]
+    frame = F.interpolate(logits[None, None], (128, 128), mode="bilinear")[..., :96]
     whole = F.interpolate(frame, plane, mode="bilinear")[0, 0]
     where, part = plane_logits(logits, crop)
     inside = where.shift(-11, -23)
     for level in (-1, 0, 1):  # what stability scores and masks are made of
         found = torch.zeros(plane, dtype=torch.bool)
-        found[inside.slices] = part[0] > level
+        found[inside.slices] = part > level
         assert (found != (whole > level)).float().mean() < 1e-4
     if len(centres) == 1:
         assert part.numel() < whole.numel() / 3

@@ -13,6 +13,7 @@ Candidates may still overlap; `napari_sam.stitch` resolves that.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -431,7 +432,8 @@ def _decode(
     model: Sam, part: PreparedEmbedding, crop: Crop, points: NDArray[np.float64]
 ) -> tuple[Tensor, NDArray[np.float32]]:
     """Decode points on a part of the embedding: logits (N, 3, h, w), IoU (N, 3)."""
-    with _autocast(model):
+    # On a CPU the decoder itself keeps what is large in the model's precision.
+    with _autocast(model) if model.device.type != "cpu" else nullcontext():
         logits, ious = decode_points(model, part, crop, points)
     return logits, ious.cpu().numpy()
 

@@ -11,6 +11,9 @@ meets thousands of places, so whatever is linear on the side of the places is ca
 over to the tokens, and what all prompts on one embedding share is computed once
 (`MaskDecoder.prepare`). That halves the arithmetic of a prompt, for training, too.
 
+Places may be kept in bfloat16; the tokens, which are few, never are: what they are
+multiplied with is turned into the type of the places where the two meet.
+
 B embeddings (1, or N), N prompts, T tokens, h attention heads of width d, S = H * W
 places, C channels, H and W height and width of the embedding.
 """
@@ -18,6 +21,7 @@ places, C channels, H and W height and width of the embedding.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -165,7 +169,11 @@ class MaskDecoder(nn.Module):
         self.quality = Quality() if has_votes else None
 
     def prepare(
-        self, source: Tensor, position: Tensor, details: Details | None = None
+        self,
+        source: Tensor,
+        position: Tensor,
+        details: Details | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> PreparedEmbedding:
         """Compute what does not depend on the sparse prompts.
 
@@ -177,6 +185,8 @@ class MaskDecoder(nn.Module):
             Position encoding of the cells.
         details : Details, optional
             What the proposal head knows (ours).
+        dtype : torch.dtype
+            Of places, and of all products with them.
 
         Returns
         -------
@@ -188,16 +198,17 @@ class MaskDecoder(nn.Module):
         size = (source.shape[2], source.shape[3])
         source, position = (x.flatten(2).mT.contiguous() for x in (source, position))
         placed = source + position
-        if torch.is_autocast_enabled("cpu"):  # places are many, so they are made small
-            source, position = source.bfloat16(), position.bfloat16()
+        if details is not None:
+            details = Details(details.edges.to(dtype), details.votes)
         return PreparedEmbedding(
             size,
-            source,
-            position,
+            source.to(dtype),
+            position.to(dtype),
             details,
-            keys=look.split(look.k_proj(placed)),
-            values=look.split(look.v_proj(source)),
-            queries=answer.split(answer.q_proj(placed)),
+            # head by head, or each product would copy them into that order
+            keys=look.split(look.k_proj(placed).to(dtype)).contiguous(),
+            values=look.split(look.v_proj(source).to(dtype)).contiguous(),
+            queries=answer.split(answer.q_proj(placed).to(dtype)).contiguous(),
         )
 
     def forward(
@@ -253,7 +264,7 @@ class MaskDecoder(nn.Module):
         worth: float | None,
     ) -> tuple[Tensor, Tensor]:
         """Decode prompts, all at once."""
-        tokens, image = self.attend(prepared, sparse)
+        tokens, image = self.attend(prepared, sparse, answers)
         # Thresholds decide on the third digit of the predicted IoU.
         with torch.autocast("cpu", enabled=False):
             predicted_iou = self.iou_prediction_head(tokens[:, 0].float())
@@ -279,19 +290,20 @@ class MaskDecoder(nn.Module):
         return logits, predicted_iou
 
     def attend(
-        self, prepared: PreparedEmbedding, sparse: Tensor
+        self, prepared: PreparedEmbedding, sparse: Tensor, answers: range
     ) -> tuple[Tensor, Tensor]:
         """Let tokens and places look at each other.
 
         Returns
         -------
-        tokens : (N, 5 + T, C) tensor
-            First that of the predicted IoU, then those of the four masks.
+        tokens : (N, 1 + K, C) tensor
+            First that of the predicted IoU, then those of the masks.
         image : (N, S, C) tensor
         """
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
-        attended: tuple[Tensor, Tensor] = self.transformer(prepared, tokens)
+        wanted = [0, *(1 + i for i in answers)]
+        attended: tuple[Tensor, Tensor] = self.transformer(prepared, tokens, wanted)
         return attended
 
     def draw(
@@ -304,7 +316,7 @@ class MaskDecoder(nn.Module):
         seeds: Seeds | None = None,
     ) -> Tensor:
         """Turn what `attend` returned into logits, (N, K, 4 * H, 4 * W)."""
-        of_masks = tokens[:, 1 + answers.start : 1 + answers.stop]
+        of_masks = tokens[:, 1:]
         filters = torch.stack(
             [
                 self.output_hypernetworks_mlps[i](of_masks[:, k])
@@ -315,7 +327,7 @@ class MaskDecoder(nn.Module):
         logits = self._masks(image, filters)
         details = prepared.details
         if details is not None:
-            logits = logits + _filter_all(details.edges, filters)
+            logits = logits + _products(filters, details.edges)
         logits = _rows_and_columns(logits, prepared.size)
         if self.affinity is not None and details is not None:
             if details.votes is None or seeds is None:
@@ -327,25 +339,24 @@ class MaskDecoder(nn.Module):
         return logits
 
     def _masks(self, image: Tensor, filters: Tensor) -> Tensor:
-        """Upscale places (N, S, C) four times and filter them, (N, 16 * S, K).
+        """Upscale places (N, S, C) four times and filter them, (N, K, 16 * S).
 
         A transposed convolution whose stride is its kernel is a product for each place,
         so places stay rows of a matrix until the few masks are put in order.
         """
         first, norm, activate, second, _ = self.output_upscaling
-        to_first, to_second = _as_product(first), _as_product(second)
+        to_first, to_second = (_as_product(x, image.dtype) for x in (first, second))
 
         def upscaled(places: Tensor) -> Tensor:
             x = _each_quarter(places, *to_first).permute(0, 3, 1, 2)  # N, C / 4, S, 4
             x = activate(norm(x)).permute(0, 2, 3, 1)
             x = activate(_each_quarter(x, *to_second))  # N, S, 4, 4, C / 8
-            logits: Tensor = x.flatten(1, 3) @ filters.mT
-            return logits
+            return _products(filters, x.flatten(1, 3))
 
         if not _in_pieces(image):
             return upscaled(image)
         parts = image.split(max(1, CPU_DRAWN // len(image)), dim=1)
-        return torch.cat([upscaled(part) for part in parts], dim=1)
+        return torch.cat([upscaled(part) for part in parts], dim=2)
 
 
 def _in_pieces(x: Tensor) -> bool:
@@ -359,7 +370,11 @@ def _of(seeds: Seeds | None, which: slice | Tensor) -> Seeds | None:
 
 
 def _products(rows: Tensor, places: Tensor) -> Tensor:
-    """Return rows (N, R, C) times places (N, S, C): (N, R, S)."""
+    """Return rows (N, R, C) times places (1 or N, S, C): (N, R, S)."""
+    rows = rows.to(places.dtype)
+    if len(places) == 1:  # the rows of all prompts are one long list
+        all_at_once: Tensor = F.linear(rows.flatten(0, 1), places[0])
+        return all_at_once.unflatten(0, rows.shape[:2])
     if not _in_pieces(rows):
         return rows @ places.mT
     # A batched product in bfloat16 would turn the places round first, which takes a
@@ -367,34 +382,34 @@ def _products(rows: Tensor, places: Tensor) -> Tensor:
     return torch.stack([F.linear(a, b) for a, b in zip(rows, places, strict=True)])
 
 
-def _filter_all(detail: Tensor, filters: Tensor) -> Tensor:
-    """Apply filters (N, K, C) to details (1 or N, P, C): (N, P, K)."""
-    if len(detail) > 1:
-        return detail @ filters.mT
-    all_at_once = detail[0] @ filters.flatten(0, 1).mT  # P, N * K
-    each: Tensor = all_at_once.unflatten(1, filters.shape[:2]).transpose(0, 1)
-    return each
-
-
 def _rows_and_columns(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Put (N, 16 * S, K) in order: (N, K, 4 * H, 4 * W)."""
-    parts = logits.unflatten(1, (*size, 2, 2, 2, 2))
+    """Put (N, K, 16 * S) in order: (N, K, 4 * H, 4 * W)."""
+    height, width = size
     # row: cell, half, half of the half; column likewise
-    ordered: Tensor = parts.permute(0, 7, 1, 3, 5, 2, 4, 6).flatten(5, 7).flatten(2, 4)
-    return ordered
+    parts = logits.unflatten(2, (height, width, 2, 2, 2, 2))
+    if torch.is_grad_enabled():
+        ordered: Tensor = parts.permute(0, 1, 2, 4, 6, 3, 5, 7)
+        return ordered.flatten(5, 7).flatten(2, 4)
+    # The same in a quarter of the time: runs of two numbers are slow to copy.
+    found = logits.new_empty(*logits.shape[:2], 4 * height, 4 * width)
+    grid = found.unflatten(3, (width, 2, 2)).unflatten(2, (height, 2, 2))
+    for a, b, c, d in product(range(2), repeat=4):
+        grid[:, :, :, a, c, :, b, d] = parts[..., a, b, c, d]
+    return found
 
 
 def places_first(detail: Tensor) -> Tensor:
-    """Reverse `_rows_and_columns`: (B, C, 4 * H, 4 * W) to (B, 16 * S, C)."""
+    """Take (B, C, 4 * H, 4 * W) apart, as `_rows_and_columns` joins: (B, 16 * S, C)."""
     parts = detail.unflatten(3, (-1, 2, 2)).unflatten(2, (-1, 2, 2))
     places: Tensor = parts.permute(0, 2, 5, 3, 6, 4, 7, 1).flatten(1, 6)
     return places.contiguous()
 
 
-def _as_product(layer: nn.Module) -> tuple[Tensor, Tensor]:
+def _as_product(layer: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return weights (4 * C', C) and bias (4 * C') of a transposed convolution."""
     weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
-    return weight.permute(2, 3, 1, 0).flatten(0, 2), bias.repeat(4)
+    weight = weight.permute(2, 3, 1, 0).flatten(0, 2)
+    return weight.to(dtype), bias.repeat(4).to(dtype)
 
 
 def _each_quarter(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -416,12 +431,13 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(dim)
 
     def forward(
-        self, prepared: PreparedEmbedding, tokens: Tensor
+        self, prepared: PreparedEmbedding, tokens: Tensor, wanted: list[int]
     ) -> tuple[Tensor, Tensor]:
-        """Update tokens (N, T, C); return them and the image (N, S, C)."""
+        """Update tokens (N, T, C); return those wanted, and the image (N, S, C)."""
         queries, image = tokens, prepared.source
         for layer in self.layers:
             queries, image = layer(queries, image, tokens, prepared)
+        queries, tokens = queries[:, wanted], tokens[:, wanted]
         attended = self.final_attn_token_to_image.look(
             queries + tokens, image + prepared.position, image
         )
@@ -515,7 +531,7 @@ class Attention(nn.Module):
 
         ``keys`` and ``values`` are (B, h, S, d). Returns (N, T, C).
         """
-        q = self.split(self.q_proj(tokens) * self.scale)
+        q = self.split(self.q_proj(tokens) * self.scale).to(keys.dtype)
         if len(keys) == 1:  # the tokens of all prompts are one long list
             n, t = tokens.shape[:2]
             q = q.transpose(0, 1).flatten(1, 2)[None]  # 1, h, N * T, d
@@ -536,12 +552,13 @@ class Attention(nn.Module):
         q = q @ self._per_head(self.k_proj)  # N, h, T, C
         weights = torch.softmax(_products(q.flatten(1, 2), placed), dim=-1)
         seen = (weights @ image).unflatten(1, q.shape[1:3])  # N, h, T, C
+        seen = seen.to(tokens.dtype)
         attended = seen @ self._per_head(self.v_proj).mT
         return self._join(attended + self.v_proj.bias.view(self.num_heads, 1, -1))
 
     def weights_prepared(self, queries: Tensor, tokens: Tensor) -> Tensor:
         """Return how places, (B, h, S, d), attend to tokens: (N, h * T, S)."""
-        k = self.split(self.k_proj(tokens) * self.scale)  # N, h, T, d
+        k = self.split(self.k_proj(tokens) * self.scale).to(queries.dtype)
         if len(queries) == 1:
             n, t = tokens.shape[:2]
             logits = k.transpose(0, 1).flatten(1, 2) @ queries[0].mT  # h, N * T, S
@@ -556,7 +573,8 @@ class Attention(nn.Module):
         folded = (k @ self._per_head(self.q_proj)).flatten(1, 2)  # N, h * T, C
         # The bias of the queries tells the tokens apart.
         constant = k @ self.q_proj.bias.view(self.num_heads, -1, 1)  # N, h, T, 1
-        logits = _products(folded, placed).unflatten(1, k.shape[1:3]) + constant
+        logits = _products(folded, placed).unflatten(1, k.shape[1:3])
+        logits = logits + constant.to(placed.dtype)
         return torch.softmax(logits, dim=2).flatten(1, 2)
 
     def add(self, image: Tensor, weights: Tensor, tokens: Tensor) -> Tensor:
@@ -565,8 +583,9 @@ class Attention(nn.Module):
         out = self.out_proj.weight.unflatten(1, (self.num_heads, -1))  # C, h, d
         # The weights of a head sum to one, so the bias can be added to what is seen.
         seen = v @ out.permute(1, 2, 0) + self.out_proj.bias / self.num_heads
+        seen = seen.flatten(1, 2).to(image.dtype)
         image = image.expand(len(tokens), -1, -1)
-        there: Tensor = torch.baddbmm(image, weights.mT, seen.flatten(1, 2))
+        there: Tensor = torch.baddbmm(image, weights.mT, seen)
         return there
 
     def _per_head(self, layer: nn.Linear) -> Tensor:
@@ -576,7 +595,8 @@ class Attention(nn.Module):
 
     def _join(self, attended: Tensor) -> Tensor:
         """Join heads, (N, h, T, d), and project them to (N, T, C)."""
-        out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        joined = attended.transpose(1, 2).flatten(2).to(self.out_proj.weight.dtype)
+        out: Tensor = self.out_proj(joined)
         return out
 
 

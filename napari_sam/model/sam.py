@@ -5,9 +5,6 @@ coordinates (x, y), padding right and below. Everything that knows about planes,
 or (y, x) lives above `model/`.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -173,8 +170,9 @@ class Sam(nn.Module):
         position = position[..., origin[0] :, origin[1] :][..., :height, :width]
         dense = self.prompt_encoder.dense(masks, (height, width))
         details = self.details(embedding, origin) if details is None else details
-        with self._precise_enough():
-            return self.mask_decoder.prepare(embedding + dense, position, details)
+        return self.mask_decoder.prepare(
+            embedding + dense, position, details, self._places_dtype()
+        )
 
     def details(
         self,
@@ -260,23 +258,24 @@ class Sam(nn.Module):
                 "it; give it to prepare, or give the embedding itself"
             )
         sparse = self.prompt_encoder.sparse(points, labels, boxes)
-        with self._precise_enough():
-            logits, predicted_iou = self.mask_decoder(
-                embedding,
-                sparse,
-                answers=ANSWERS[multimask],
-                seeds=Seeds.of(points, labels, boxes),
-                worth=worth,
-            )
+        logits, predicted_iou = self.mask_decoder(
+            embedding,
+            sparse,
+            answers=ANSWERS[multimask],
+            seeds=Seeds.of(points, labels, boxes),
+            worth=worth,
+        )
         return logits.float(), predicted_iou.float()
 
-    def _precise_enough(self) -> AbstractContextManager[Any]:
-        """Let the mask decoder compute in the model's precision, on a CPU.
+    def _places_dtype(self) -> torch.dtype:
+        """Return the type in which the mask decoder keeps places.
 
-        A GPU waits for its host here and not for products. A training says itself.
+        A GPU waits for its host there and not for products. A training says itself.
         """
         is_low = self.precision == "bfloat16" and not torch.is_grad_enabled()
-        return torch.autocast("cpu", torch.bfloat16) if is_low else nullcontext()
+        is_low = is_low or torch.is_autocast_enabled("cpu")
+        on_cpu = self.device.type == "cpu"
+        return torch.bfloat16 if is_low and on_cpu else torch.float32
 
     def propose(self, embedding: Tensor, features: Tensor | None = None) -> Tensor:
         """Return the proposal head's maps, each 0 to 1.

@@ -189,9 +189,8 @@ def stability_scores(
     (...) float32 tensor, 0 to 1
         0 where even the larger mask is empty.
     """
-    inner, outer = (
-        _count_above(logits, limit) for limit in (threshold + offset, threshold - offset)
-    )
+    inner = _count_above(logits, threshold + offset)
+    outer = _count_above(logits, threshold - offset)
     return (inner / outer.clamp(min=1)).to(torch.float32)
 
 

@@ -120,7 +120,7 @@ def plane_mask(
     """
     inside = _above_zero(logits)
     held = extent(inside).shift(*origin)
-    if crop.scale == (1, 1):
+    if crop.scale == (1.0, 1.0):
         at_origin = held.shift(-origin[0], -origin[1])
         return held.shift(crop.box.y0, crop.box.x0), inside[at_origin.slices]
     rows = _pixels(held.y0, held.y1, crop.scale[0], crop.box.height)

@@ -373,8 +373,9 @@ def _products(rows: Tensor, places: Tensor) -> Tensor:
     """Return rows (N, R, C) times places (1 or N, S, C): (N, R, S)."""
     rows = rows.to(places.dtype)
     if len(places) == 1:  # the rows of all prompts are one long list
-        all_at_once: Tensor = F.linear(rows.flatten(0, 1), places[0])
-        return all_at_once.unflatten(0, rows.shape[:2])
+        all_at_once = F.linear(rows.flatten(0, 1), places[0])
+        each: Tensor = all_at_once.unflatten(0, rows.shape[:2])
+        return each
     if not _in_pieces(rows):
         return rows @ places.mT
     # A batched product in bfloat16 would turn the places round first, which takes a
@@ -408,8 +409,8 @@ def places_first(detail: Tensor) -> Tensor:
 def _as_product(layer: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return weights (4 * C', C) and bias (4 * C') of a transposed convolution."""
     weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
-    weight = weight.permute(2, 3, 1, 0).flatten(0, 2)
-    return weight.to(dtype), bias.repeat(4).to(dtype)
+    rows = weight.permute(2, 3, 1, 0).flatten(0, 2)
+    return rows.to(dtype), bias.repeat(4).to(dtype)
 
 
 def _each_quarter(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

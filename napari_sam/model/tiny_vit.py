@@ -14,7 +14,8 @@ arXiv:2306.14289); parameter names are those of ``mobile_sam.pt``, whose referen
 ``mobile_sam/modeling/tiny_vit_sam.py`` (Apache-2.0).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -127,21 +128,52 @@ class ConvNorm(nn.Module):
         if self.bn.training:
             normed: Tensor = self.bn(self.c(x))
             return normed
-        # With fixed statistics the normalisation is a scale and a shift of each
-        # channel. Folded into the weights it saves a pass over the whole map, and
-        # folding at each call costs nothing beside the convolution.
+        return self.folded(x)(x)
+
+    def folded(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the convolution that does it all, for maps of the type of ``x``.
+
+        With fixed statistics the normalisation is a scale and a shift of each channel.
+        Folded into the weights it saves a pass over the whole map.
+        """
         mean = self.bn.get_buffer("running_mean")
         var = self.bn.get_buffer("running_var")
         scale = self.bn.weight * torch.rsqrt(var + self.bn.eps)
         shift = self.bn.bias - mean * scale
         weight = self.c.weight * scale[:, None, None, None]
+        dtype = _product_dtype(x)
+        weight, shift = weight.to(dtype), shift.to(dtype)
         if self.c.kernel_size == (1, 1):  # a product, without a copy of the map
-            return F.linear(x.permute(0, 2, 3, 1), weight[:, :, 0, 0], shift).permute(
-                0, 3, 1, 2
-            )
-        return F.conv2d(
-            x, weight, shift, self.c.stride, self.c.padding, groups=self.c.groups
+            return partial(_mix, weight=weight[:, :, 0, 0], bias=shift)
+        return partial(
+            F.conv2d,
+            weight=weight,
+            bias=shift,
+            stride=self.c.stride,
+            padding=self.c.padding,
+            groups=self.c.groups,
         )
+
+
+def _mix(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Mix the channels of (B, C, H, W)."""
+    return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """GELU of (B, C, H, W) in channels-last memory.
+
+    Seen as (B, H, W, C), or torch takes twice as long.
+    """
+    return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """Return the type that products with ``x`` are computed in."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
 
 
 class PatchEmbed(nn.Module):
@@ -157,7 +189,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, dim, H/4, W/4)."""
-        patches: Tensor = self.seq(x)
+        first, _, second = self.seq
+        patches: Tensor = second(_gelu(first(x)))
         return patches
 
 
@@ -183,20 +216,28 @@ class MBConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to the same shape."""
         height = x.shape[2]
-        if not _in_pieces(x) or height <= BAND:
-            return self._map(x)
+        convs = self.conv1, self.conv2, self.conv3
+        if not _in_pieces(x) or height <= BAND or self.training:
+            return _bottleneck(x, *convs)
+        folded = [conv.folded(x) for conv in convs]  # once for all bands
         bands = []
         for first in range(0, height, BAND):
             # a row more on each side, which the depthwise convolution looks at
             start, stop = max(first - 1, 0), min(first + BAND + 1, height)
-            band = self._map(x[:, :, start:stop])
+            band = _bottleneck(x[:, :, start:stop], *folded)
             bands.append(band[:, :, first - start :][:, :, : min(BAND, height - first)])
         return torch.cat(bands, dim=2)
 
-    def _map(self, x: Tensor) -> Tensor:
-        y = F.gelu(self.conv1(x))
-        y = F.gelu(self.conv2(y))
-        return F.gelu(x + self.conv3(y))
+
+def _bottleneck(
+    x: Tensor,
+    widen: Callable[[Tensor], Tensor],
+    look: Callable[[Tensor], Tensor],
+    narrow: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Compute an `MBConv` by its three convolutions."""
+    y = _gelu(look(_gelu(widen(x))))
+    return _gelu(x + narrow(y))
 
 
 class PatchMerging(nn.Module):
@@ -218,8 +259,8 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to (B, out_dim, H/stride, W/stride)."""
-        x = F.gelu(self.conv1(x))
-        x = F.gelu(self.conv2(x))
+        x = _gelu(self.conv1(x))
+        x = _gelu(self.conv2(x))
         merged: Tensor = self.conv3(x)
         return merged
 
@@ -242,6 +283,7 @@ class WindowAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, window: int) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.window = window
         self.norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -249,12 +291,19 @@ class WindowAttention(nn.Module):
         self.attention_biases = nn.Parameter(torch.zeros(num_heads, window * window))
         self.register_buffer("bias_index", _distances(window), persistent=False)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map (windows, N, C) tokens to the same shape, N = window * window."""
-        n, length, dim = tokens.shape
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend within each window of (B, H, W, C).
+
+        Windows reach over the right and bottom border; as in SAM what is there takes
+        part, as zeros before the normalisation, so the projection of its bias is all
+        that is ever needed of it.
+        """
+        qkv = self.qkv(self.norm(x))
+        beyond = self.qkv(self.norm.bias).to(qkv.dtype)
+        windows, padded = window_partition(qkv, self.window, beyond)
         # Channels of the projection are ordered by head, then query, key, value.
-        qkv = self.qkv(self.norm(tokens)).view(n, length, self.num_heads, -1)
-        query, key, value = qkv.transpose(1, 2).chunk(3, dim=-1)  # (n, heads, N, d)
+        heads = windows.flatten(1, 2).unflatten(2, (self.num_heads, -1))
+        query, key, value = heads.transpose(1, 2).chunk(3, dim=-1)  # (n, heads, N, d)
         bias = self.attention_biases[:, self.bias_index]  # (heads, N, N)
         if _in_pieces(query):
             mixed = _attend_in_groups(query, key, value, bias)
@@ -262,7 +311,9 @@ class WindowAttention(nn.Module):
             mixed = F.scaled_dot_product_attention(
                 query, key, value, attn_mask=bias.to(query.dtype)
             )
-        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(n, length, dim))
+        mixed = mixed.transpose(1, 2).reshape(*windows.shape[:3], -1)
+        size = x.shape[1], x.shape[2]
+        out: Tensor = self.proj(window_unpartition(mixed, self.window, padded, size))
         return out
 
 
@@ -277,14 +328,19 @@ class NormMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., dim) to the same shape."""
+        dtype = _product_dtype(x)  # once for all parts
+        weights = [
+            parameter.to(dtype)
+            for layer in (self.fc1, self.fc2)
+            for parameter in (layer.weight, layer.bias)
+        ]
         if not _in_pieces(x):
-            return self._map(x)
+            return self._map(x, *weights)
         parts = x.flatten(0, -2).split(MLP_ROWS)
-        return torch.cat([self._map(part) for part in parts]).view(x.shape)
+        return torch.cat([self._map(part, *weights) for part in parts]).view(x.shape)
 
-    def _map(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(self.norm(x))))
-        return out
+    def _map(self, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        return F.linear(F.gelu(F.linear(self.norm(x), w1, b1)), w2, b2)
 
 
 def _in_pieces(x: Tensor) -> bool:
@@ -326,7 +382,6 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, window: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.window = window
         self.attn = WindowAttention(dim, num_heads, window)
         self.local_conv = ConvNorm(dim, dim, 3, groups=dim)
         self.mlp = NormMLP(dim, int(dim * mlp_ratio))
@@ -334,16 +389,10 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to the same shape."""
         x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
-        x = x + self._attend(x)
+        x = x + self.attn(x)
         x = self.local_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         x = x + self.mlp(x)
         return x.permute(0, 3, 1, 2)
-
-    def _attend(self, x: Tensor) -> Tensor:
-        """Attend inside the windows of (B, H, W, C); padding takes part, as in SAM."""
-        windows, padded = window_partition(x, self.window)
-        mixed = self.attn(windows.flatten(1, 2)).view_as(windows)
-        return window_unpartition(mixed, self.window, padded, (x.shape[1], x.shape[2]))
 
 
 class Stage(nn.Module):

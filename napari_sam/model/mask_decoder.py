@@ -388,7 +388,7 @@ def _rows_and_columns(logits: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = size
     # row: cell, half, half of the half; column likewise
     parts = logits.unflatten(2, (height, width, 2, 2, 2, 2))
-    if torch.is_grad_enabled():
+    if not _in_pieces(logits):
         ordered: Tensor = parts.permute(0, 1, 2, 4, 6, 3, 5, 7)
         return ordered.flatten(5, 7).flatten(2, 4)
     # The same in a quarter of the time: runs of two numbers are slow to copy.

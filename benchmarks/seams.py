@@ -134,12 +134,12 @@ def compare(
             moved = slide.labels(middle.shift(n, n))
             seen = np.s_[n:, n:], np.s_[: side - n, : side - n]
             comparisons[f"moved {n}"].add(whole[seen[0]], moved[seen[1]], halo)
-        # copies 1 and 2 of 4, with half a copy around them
+        # copies 1 and 2 of 4, with half a copy around them; the halo lies outside
         square = Box(y, x, y + side // 4, x + side // 4)
         copies = slide.labels(square, repeats=4)
         first, second = (slice(n, n + side // 2) for n in (side // 8, 3 * side // 8))
         comparisons["elsewhere in the frame"].add(
-            copies[first, first], copies[second, second], halo
+            copies[first, first], copies[second, second], side // 64
         )
     seconds = time.perf_counter() - seconds
     for name, comparison in comparisons.items():

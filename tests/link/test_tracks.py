@@ -137,3 +137,27 @@ def test_input_is_checked():
         TrackConfig(max_distance=0)
     with pytest.raises(InputError, match="spacing"):
         TrackConfig(spacing=(0, 1, 1))
+
+
+def test_a_bud_that_its_mother_takes_along_stays_itself():
+    """Yeast: a mother turns, and her bud moves by half its own width in one frame."""
+    cells = [  # (y, x, radius): a still one, the mother, the bud
+        [(53, 56, 14), (65, 29, 13), (53, 40, 5)],
+        [(53, 56, 14), (64, 28, 13), (51, 39, 5.5)],
+        [(54, 57, 14), (63, 28, 13), (48, 40, 6.5)],
+        [(55, 58, 14), (57, 32, 13), (42, 45, 6.5)],
+        [(55, 57, 14), (60, 32, 13), (43, 44, 7.5)],
+    ]
+    y, x = np.mgrid[:100, :100]
+    frames = np.zeros((len(cells), 100, 100), np.uint32)
+    for t, frame in enumerate(cells):
+        for number, (row, column, radius) in enumerate(frame, start=1):
+            # other ids in each frame, so that they tell nothing
+            frames[t][np.hypot(y - row, x - column) < radius] = 1 + (number + t) % 3
+    found, tracks = link_frames(frames)
+    assert [(each.first, each.last, each.parent) for each in tracks] == [(0, 4, 0)] * 3
+    for number in range(3):
+        places = [
+            found[t, int(c[number][0]), int(c[number][1])] for t, c in enumerate(cells)
+        ]
+        assert len(set(places)) == 1

@@ -123,26 +123,20 @@ class AutomaticPanel(QWidget):
             on_error=self._failed,
         )
 
-    def stop(self, *, soon: bool = False) -> None:
-        """Stop the search; what has been found stays.
-
-        Parameters
-        ----------
-        soon : bool
-            As of `CandidateLayer.clear`, where nothing was found.
-        """
+    def stop(self) -> None:
+        """Stop the search; what has been found stays."""
         if self._task is not None:
             self._parts.worker.cancel(self._task)
             self._task = None
         if self.choice is None:
-            self._drop_layer(soon=soon)
+            self._drop_layer()
         self._activity.end()
         self.form.show_progress(None)
 
-    def discard(self, *, soon: bool = False) -> None:
-        """Stop, and drop all candidates; `soon` as of `stop`."""
+    def discard(self) -> None:
+        """Stop, and drop all candidates."""
         self.choice = None
-        self.stop(soon=soon)
+        self.stop()
         self.form.show_found(None)
 
     def commit(self, which: Literal["all", "marked"] = "all") -> int:
@@ -154,7 +148,7 @@ class AutomaticPanel(QWidget):
         edits, records = self.choice.edits(which)
         self._write(edits, records)
         if which == "all":
-            self.discard(soon=True)
+            self.discard()
         return len(records)
 
     def _forget_wish(self) -> None:
@@ -251,13 +245,13 @@ class AutomaticPanel(QWidget):
         layer.mouse_drag_callbacks.append(self._clicked)
         self._parts.bridge.bind_undo(layer)
 
-    def _drop_layer(self, *, soon: bool = False) -> None:
+    def _drop_layer(self) -> None:
         """Take the layer away; the tool in use before comes back."""
         layer = self.candidates.layer
         was_active = (
             layer is not None and self._parts.viewer.layers.selection.active is layer
         )
-        self.candidates.clear(soon=soon)
+        self.candidates.clear()
         prompts = self._parts.bridge.prompts
         if was_active and prompts is not None:
             prompts.use("points")

@@ -11,6 +11,7 @@ there (`gc.freeze`) was rejected: a large image removed later would never be fre
 from __future__ import annotations
 
 import gc
+import sys
 from typing import TYPE_CHECKING, ClassVar
 
 from qtpy.QtCore import QObject, QTimer
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari.components import ViewerModel
+    from napari.layers import Layer
 
 _RARELY = 1000  # younger collections for a full one, instead of ten
 _REST_MS = 3000
@@ -73,3 +75,25 @@ class Garbage(QObject):
             self._rest.start()
         else:
             gc.collect()
+
+
+def remove_layer(viewer: ViewerModel, layer: Layer) -> None:
+    """Take a layer of ours away, without the full collection that napari makes then.
+
+    While all objects are frozen there is nothing to look through; they thaw at once,
+    and what the layer leaves behind goes with the next collection of `Garbage`.
+    Drivers of Windows need napari's collection at that moment, so there it is made.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    layer : Layer
+    """
+    if sys.platform == "win32" or gc.get_freeze_count():
+        viewer.layers.remove(layer)
+        return
+    gc.freeze()
+    try:
+        viewer.layers.remove(layer)
+    finally:
+        gc.unfreeze()

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
-from qtpy.QtCore import QTimer
 
 from napari_sam.engine.label_store import LabelStore
 from napari_sam.tiling import Box
+from napari_sam.widgets.garbage import remove_layer
 from napari_sam.widgets.stored_labels import OWN, is_too_large
 
 if TYPE_CHECKING:
@@ -145,28 +145,11 @@ class CandidateLayer:
                 self._put(box, choice.picture(box, width=width))
         self._refresh()
 
-    def clear(self, *, soon: bool = False) -> None:
-        """Take the layer away.
-
-        Parameters
-        ----------
-        soon : bool
-            Only hide it now. napari collects garbage when a layer goes, a quarter of
-            a second in which nothing moves; so whatever else is to be done comes first.
-        """
-        layer = self.layer
+    def clear(self) -> None:
+        """Take the layer away."""
+        if self.layer is not None:
+            remove_layer(self._viewer, self.layer)
         self._layer, self._pixels = None, None
-        if layer is None:
-            return
-        if not soon:
-            self._viewer.layers.remove(layer)
-            return
-        layer.visible = False
-        QTimer.singleShot(0, lambda: self._remove(layer))
-
-    def _remove(self, layer: Labels) -> None:
-        if layer in self._viewer.layers:
-            self._viewer.layers.remove(layer)
 
     def _put(self, box: Box, values: Any) -> None:
         if box.area and self._pixels is not None:
@@ -227,9 +210,8 @@ class EmbeddingOverlay:
 
     def clear(self) -> None:
         """Take the overlay away."""
-        layer = self.layer
-        if layer is not None:
-            self._viewer.layers.remove(layer)
+        if self.layer is not None:
+            remove_layer(self._viewer, self.layer)
         self._layer = None
 
 

@@ -16,6 +16,7 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_sam.engine.draft import Shape
+from napari_sam.widgets.garbage import remove_layer
 from napari_sam.widgets.geometry import (
     TRANSFORM,
     to_layer,
@@ -193,7 +194,7 @@ class PromptLayers:
             getattr(self.image.events, name).disconnect(self._follow_transform)
         for layer in self.layers:
             if layer in self.viewer.layers:
-                self.viewer.layers.remove(layer)
+                remove_layer(self.viewer, layer)
 
     def _make_points(self) -> Points:
         size = max(2.0, max(self.image.data.shape[:2]) / 100) if self._is_flat else 5.0

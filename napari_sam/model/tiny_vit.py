@@ -32,7 +32,7 @@ from napari_sam.model.layers import (
 
 # Rows of the finest map that a CPU takes through a block at once: what is in between
 # then stays in its caches.
-BAND = 16
+BAND = 32
 
 N_CLASSES = 1000  # width of the ImageNet classifier that the checkpoints still carry
 

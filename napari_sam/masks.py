@@ -290,6 +290,23 @@ def _neighbours(
     return near
 
 
+def boundary_depth(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the distance of each pixel of a mask to the nearest one outside.
+
+    Parameters
+    ----------
+    mask : (h, w) array of bool
+        What lies beyond the array is outside.
+
+    Returns
+    -------
+    (h, w) array of float64
+        In pixels; 0 outside.
+    """
+    depth: NDArray[np.float64] = ndimage.distance_transform_edt(np.pad(mask, 1))
+    return depth[1:-1, 1:-1]
+
+
 def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """Return intersection over union of two masks of one shape; 0 if both are empty.
 

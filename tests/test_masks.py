@@ -13,6 +13,7 @@ from napari_sam import masks as module
 from napari_sam.errors import InputError
 from napari_sam.masks import (
     Candidate,
+    boundary_depth,
     box_nms,
     boxes_of,
     mask_iou,
@@ -311,3 +312,13 @@ class TestBoxNms:
         boxes = torch.from_numpy(np.stack([y, x, y + 25, x + 25], axis=1))
         assert len(box_nms(boxes, torch.rand(10_000), 0.7)) == 10_000
         assert n_compared <= 50 * 10_000  # all pairs are 50 million
+
+
+def test_boundary_depth_is_the_distance_to_what_is_outside():
+    mask = np.random.default_rng(0).random((7, 9)) < 0.8
+    outside = np.argwhere(~np.pad(mask, 1)) - 1  # beyond the array, too
+    expected = [
+        [np.hypot(*(outside - (y, x)).T).min() * mask[y, x] for x in range(9)]
+        for y in range(7)
+    ]
+    np.testing.assert_allclose(boundary_depth(mask), expected)

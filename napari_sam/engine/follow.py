@@ -15,7 +15,7 @@ from napari_sam.engine.predict import Predictor
 from napari_sam.errors import InputError
 from napari_sam.images import read_rgb
 from napari_sam.link.regions import overlap_score
-from napari_sam.masks import Candidate
+from napari_sam.masks import Candidate, boundary_depth
 from napari_sam.prompts import Prompts
 from napari_sam.tiling import Box
 
@@ -568,11 +568,11 @@ def _interior(
     found: Candidate, no: NDArray[np.float32] | None = None
 ) -> NDArray[np.float64]:
     """(y, x) of the pixel farthest from the outline, and from negative points."""
-    inside = np.pad(found.mask, 1)
+    inside = found.mask.copy()
     for y, x in [] if no is None else np.floor(no + 0.5).astype(int).tolist():
         if found.box.contains(Box(y, x, y + 1, x + 1)):
-            inside[y - found.box.y0 + 1, x - found.box.x0 + 1] = False
-    depth = ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
+            inside[y - found.box.y0, x - found.box.x0] = False
+    depth = boundary_depth(inside)
     at = np.unravel_index(int(depth.argmax()), depth.shape)
     return np.add(at, (found.box.y0, found.box.x0)).astype(np.float64)
 
@@ -591,7 +591,7 @@ def _without(
 
 def _lobes(found: Candidate) -> list[Candidate]:
     """Cut an object into parts, one for each thick place."""
-    depth = ndimage.distance_transform_edt(np.pad(found.mask, 1))[1:-1, 1:-1]
+    depth = boundary_depth(found.mask)
     apart = max(1, int(depth.max()))
     peaks = peak_local_max(
         depth, min_distance=apart, threshold_rel=0.5, exclude_border=False

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_sam.errors import InputError
+from napari_sam.masks import boundary_depth
 from napari_sam.prompts import Prompts
 from napari_sam.tiling import Box
 from napari_sam.training.metrics import iou
@@ -87,7 +88,7 @@ def deepest_point(region: Mask) -> tuple[float, int, int]:
         Distance to the nearest pixel outside, in pixels, 0 if the region is empty;
         the first such pixel in reading order.
     """
-    depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+    depth = boundary_depth(region)
     y, x = np.unravel_index(int(np.argmax(depth)), depth.shape)
     return float(depth[y, x]), int(y), int(x)
 

@@ -8,10 +8,10 @@ Everything is drawn for N objects at once. Coordinates are (x, y), in pixels of 
 window the masks are of; ``cell`` is the side of a mask's pixel in window pixels.
 """
 
-import numpy as np
 import torch
-from scipy import ndimage
 from torch import Generator, Tensor
+
+from napari_sam.masks import boundary_depth
 
 BOX_NOISE = 0.1  # standard deviation, in sides of the box; appendix A
 BOX_NOISE_MAX = 20.0  # pixels; appendix A
@@ -58,7 +58,7 @@ def depth_weights(regions: Tensor) -> Tensor:
     weights = torch.zeros(regions.shape)
     for region, out in zip(regions.numpy(), weights, strict=True):
         if region.any():
-            depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+            depth = boundary_depth(region)
             out.copy_(torch.from_numpy((depth / depth.max()) ** 4))
     return weights
 

@@ -70,9 +70,8 @@ class SavePanel(QWidget):
         self._parts = parts
         # written in the worker; what has not been written is kept, in case it stops
         self._writing: dict[Path, Callable[[], Path]] = {}
-        self._own: set[Path] = (
-            set()
-        )  # autosaves that this dock has made or gone on with
+        # autosaves that this dock has made or gone on with
+        self._own: set[Path] = set()
         self._with_labels: set[Path] = set()
         self._earlier: Path | None = None  # an autosave that can be gone on with
         save = button(

@@ -48,7 +48,7 @@ def test_propagate_writes_what_the_library_finds(
         np.testing.assert_array_equal(labels[z], 4 * found.mask(z, (40, 50)))
     facts = json.loads(ended.out)
     assert facts["slices"] == list(found.slices)
-    rows = list(csv.DictReader((tmp_path / "cell.slices.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "cell.slices.csv").read_text().splitlines()))
     prompted = [row for row in rows if row["state"] == "prompted"]
     assert [row["slice"] for row in prompted] == ["0"]
     assert int(prompted[0]["area"]) == np.count_nonzero(labels[0])

@@ -85,7 +85,7 @@ def test_csv_and_napari_have_a_row_for_each_object_of_each_frame(movie, tmp_path
         Track(1, 0, 1), Track(2, 0, 3), Track(3, 2, 3, 1), Track(4, 2, 3, 1),
     ]  # fmt: skip
     path = save_tracks(found.table, found.tracks, tmp_path / "tracks.csv")
-    rows = list(csv.DictReader(path.open()))
+    rows = list(csv.DictReader(path.read_text().splitlines()))
     assert len(rows) == 10
     assert rows[0] | {"z": "0"} == {
         "track": "1", "frame": "0", "object": "1", "z": "0", "y": "14.5", "x": "14.5",

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from napari_sam.errors import InputError
 from napari_sam.model.affinity import Affinity, Details, Quality, Seeds
-from napari_sam.model.layers import LayerNorm2d, MLPBlock
+from napari_sam.model.layers import LayerNorm2d, MLPBlock, in_pieces
 
 # Places that a CPU decodes at once (one whole crop), and of those the ones that it
 # upscales at once: what is in between then stays in its caches, in memory that is
@@ -243,7 +243,7 @@ class MaskDecoder(nn.Module):
         """
         n, n_places = len(sparse), prepared.source.shape[1]
         step = max(1, CPU_PLACES // n_places)
-        if not _in_pieces(sparse) or n <= step:
+        if not in_pieces(sparse) or n <= step:
             return self._decode(prepared, sparse, answers, seeds, worth)
         height, width = prepared.size
         logits = sparse.new_empty(n, len(answers), 4 * height, 4 * width)
@@ -353,15 +353,10 @@ class MaskDecoder(nn.Module):
             x = activate(_each_quarter(x, *to_second))  # N, S, 4, 4, C / 8
             return _products(filters, x.flatten(1, 3))
 
-        if not _in_pieces(image):
+        if not in_pieces(image):
             return upscaled(image)
         parts = image.split(max(1, CPU_DRAWN // len(image)), dim=1)
         return torch.cat([upscaled(part) for part in parts], dim=2)
-
-
-def _in_pieces(x: Tensor) -> bool:
-    """Whether small pieces are faster: on a CPU, without gradients."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def _of(seeds: Seeds | None, which: slice | Tensor) -> Seeds | None:
@@ -376,7 +371,7 @@ def _products(rows: Tensor, places: Tensor) -> Tensor:
         all_at_once = F.linear(rows.flatten(0, 1), places[0])
         each: Tensor = all_at_once.unflatten(0, rows.shape[:2])
         return each
-    if not _in_pieces(rows):
+    if not in_pieces(rows):
         return rows @ places.mT
     # A batched product in bfloat16 would turn the places round first, which takes a
     # CPU longer than the product itself.
@@ -388,7 +383,7 @@ def _rows_and_columns(logits: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = size
     # row: cell, half, half of the half; column likewise
     parts = logits.unflatten(2, (height, width, 2, 2, 2, 2))
-    if not _in_pieces(logits):
+    if not in_pieces(logits):
         ordered: Tensor = parts.permute(0, 1, 2, 4, 6, 3, 5, 7)
         return ordered.flatten(5, 7).flatten(2, 4)
     # The same in a quarter of the time: runs of two numbers are slow to copy.

@@ -26,6 +26,7 @@ from napari_sam.model.layers import (
     MLP_ROWS,
     TILE,
     LayerNorm2d,
+    in_pieces,
     window_partition,
     window_unpartition,
 )
@@ -217,7 +218,7 @@ class MBConv(nn.Module):
         """Map (B, dim, H, W) to the same shape."""
         height = x.shape[2]
         convs = self.conv1, self.conv2, self.conv3
-        if not _in_pieces(x) or height <= BAND or self.training:
+        if not in_pieces(x) or height <= BAND or self.training:
             return _bottleneck(x, *convs)
         folded = [conv.folded(x) for conv in convs]  # once for all bands
         bands = []
@@ -305,7 +306,7 @@ class WindowAttention(nn.Module):
         heads = windows.flatten(1, 2).unflatten(2, (self.num_heads, -1))
         query, key, value = heads.transpose(1, 2).chunk(3, dim=-1)  # (n, heads, N, d)
         bias = self.attention_biases[:, self.bias_index]  # (heads, N, N)
-        if _in_pieces(query):
+        if in_pieces(query):
             mixed = _attend_in_groups(query, key, value, bias)
         else:
             mixed = F.scaled_dot_product_attention(
@@ -334,18 +335,13 @@ class NormMLP(nn.Module):
             for layer in (self.fc1, self.fc2)
             for parameter in (layer.weight, layer.bias)
         ]
-        if not _in_pieces(x):
+        if not in_pieces(x):
             return self._map(x, *weights)
         parts = x.flatten(0, -2).split(MLP_ROWS)
         return torch.cat([self._map(part, *weights) for part in parts]).view(x.shape)
 
     def _map(self, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         return F.linear(F.gelu(F.linear(self.norm(x), w1, b1)), w2, b2)
-
-
-def _in_pieces(x: Tensor) -> bool:
-    """Whether small pieces are faster: on a CPU, without gradients."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def _attend_in_groups(

@@ -11,8 +11,11 @@ deepest: negative on what is too much, positive on what was missed. Automatic la
 are found plane by plane and linked. Beside each stands what is reached with planes
 of the ground truth, whose ids differ from slice to slice: that measures linking alone.
 
-``cost`` follows an object through slices that are embedded: calls of encoder and
-decoder, and the time of a slice against that of its decoder call.
+``cost`` follows objects through a drawn stack: one that is not embedded yet, the same
+again with the embeddings of the cache, and others in slices that are still open, as
+with all objects of a slice or with corrections. Calls, and CPU time of a slice against
+that of the network's answer to its prompt: mask, box and point with the embedding and
+the details there (`Sam.prepare` with the mask, `Sam.decode`).
 
 ``memory`` segments and links drawn volumes of 1024 x 1024 px, as ``napari-sam segment
 --link z`` does, each in a process of its own, so that its peak memory is its own. The
@@ -40,9 +43,9 @@ from skimage.draw import disk
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.automatic import segment
 from napari_sam.engine.files import plan_outputs
-from napari_sam.engine.follow import PropagateConfig
 from napari_sam.engine.jobs import run
-from napari_sam.engine.propagate import Propagation, propagate
+from napari_sam.engine.propagate import Propagation, propagate_in
+from napari_sam.engine.stack_planes import StackPlanes, open_stack
 from napari_sam.engine.volume import segment_stack
 from napari_sam.images import ImageSource, find_intensity, read_rgb
 from napari_sam.link import link_frames, link_slices
@@ -126,17 +129,10 @@ def some_objects(truth: Labels, most: int) -> list[int]:
 
 
 def clicks(
-    image: ImageSource,
-    truth: Labels,
-    model: Sam,
-    cache: EmbeddingCache,
-    n_corrections: int,
-    most: int,
+    planes: StackPlanes, truth: Labels, n_corrections: int, most: int
 ) -> list[list[float]]:
     """3D IoU of each object after one click and after each correction."""
-    along = "z" if "Z" in image.axes else "t"
     rows = []
-    config = PropagateConfig()
     for number in some_objects(truth, most):
         mask = truth == number
         slices = np.flatnonzero(mask.any((1, 2)))
@@ -148,16 +144,7 @@ def clicks(
         found, scores = None, []
         for _ in range(1 + n_corrections):
             found = run(
-                propagate(
-                    image,
-                    model,
-                    prompts,
-                    along="t" if along == "t" else "z",
-                    ends=ends,
-                    cache=cache,
-                    config=config,
-                    previous=found,
-                ),
+                propagate_in(planes, prompts, ends=ends, previous=found),
                 progress=False,
             )
             volume = volume_of(found, truth.shape)
@@ -168,9 +155,7 @@ def clicks(
     return rows
 
 
-def one_mask(
-    image: ImageSource, truth: Labels, model: Sam, cache: EmbeddingCache, most: int
-) -> list[float]:
+def one_mask(planes: StackPlanes, truth: Labels, most: int) -> list[float]:
     """3D IoU of each object, given its true mask in the middle slice."""
     scores = []
     for number in some_objects(truth, most):
@@ -180,13 +165,7 @@ def one_mask(
         plane = mask[middle]
         whole = Candidate(Box.whole((plane.shape[0], plane.shape[1])), plane)
         found = run(
-            propagate(
-                image,
-                model,
-                {middle: whole.with_mask(plane)},
-                along="z" if "Z" in image.axes else "t",
-                cache=cache,
-            ),
+            propagate_in(planes, {middle: whole.with_mask(plane)}),
             progress=False,
         )
         scores.append(iou(mask, volume_of(found, truth.shape)))
@@ -290,11 +269,14 @@ def _figures(
     yield "automatic, objects", automatic["objects"]
     yield "automatic, seconds", time.perf_counter() - start
     start = time.perf_counter()
-    rows = np.array(clicks(image, truth, model, cache, 2, most)).mean(axis=0)
+    opened = open_stack(
+        image, model, along="t" if is_time else "z", cache=cache, intensity=intensity
+    )
+    rows = np.array(clicks(opened, truth, 2, most)).mean(axis=0)
     yield from zip(
         ("one click", "one correction", "two corrections"), rows.tolist(), strict=True
     )
-    yield "one true mask", float(np.mean(one_mask(image, truth, model, cache, most)))
+    yield "one true mask", float(np.mean(one_mask(opened, truth, most)))
     yield "clicks, seconds", time.perf_counter() - start
 
 
@@ -379,57 +361,55 @@ class MadeUp(Sam):
 
 
 class Counted:
-    """Counts calls of a network, and the time spent in them."""
+    """Counts calls of a network, and the CPU time of its answers."""
 
     def __init__(self, model: Sam) -> None:
-        self.n_encoded = self.n_batches = self.n_decoded = 0
-        self.decoder_s = 0.0
-        encode, decode = model.encode, model.decode
+        self.calls = dict.fromkeys(("encode", "details", "prepare", "decode"), 0)
+        self.answers_s = 0.0
+        for name in self.calls:
+            setattr(model, name, self._counted(name, getattr(model, name)))
 
-        def counted_encode(pixels: Any) -> Any:
-            self.n_batches += 1
-            self.n_encoded += len(pixels)
-            return encode(pixels)
-
-        def counted_decode(*arguments: Any, **options: Any) -> Any:
-            start = time.perf_counter()
-            found = decode(*arguments, **options)
-            self.decoder_s += time.perf_counter() - start
-            self.n_decoded += 1
+    def _counted(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self.calls[name] += 1
+            start = time.process_time()
+            found = call(*arguments, **options)
+            if name == "decode" or (name == "prepare" and "masks" in options):
+                self.answers_s += time.process_time() - start
             return found
 
-        model.encode = counted_encode  # type: ignore[method-assign]
-        model.decode = counted_decode  # type: ignore[method-assign]
+        return counted
 
 
 def cost(options: argparse.Namespace) -> dict[str, Any]:
-    """Follow one object through embedded slices; count and time."""
+    """Follow objects through a drawn stack; count and time."""
     volume = np.stack(list(drawn_volume(options.slices[0])))
     image, cache = ImageSource(volume, "ZYX"), EmbeddingCache()
-    model = load_model(options.model)
+    model, middle = load_model(options.model), len(volume) // 2
     intensity = find_intensity(image)
-    prompts = {len(volume) // 2: Prompts([[512, 512]])}
     report: dict[str, Any] = {}
-    for what in ("first", "again"):
+
+    def follow(what: str, planes: StackPlanes, *places: tuple[int, int]) -> None:
         counted = Counted(model)
-        start = time.perf_counter()
-        found = run(
-            propagate(image, model, prompts, cache=cache, intensity=intensity),
-            progress=False,
-        )
-        seconds = time.perf_counter() - start
-        n = len(found.slices)
-        report[what] = {
-            "slices": n,
-            "encoder calls": counted.n_batches,
-            "slices encoded": counted.n_encoded,
-            "decoder calls a slice": counted.n_decoded / n,
-            "ms a slice": 1e3 * seconds / n,
-            "decoder ms a slice": 1e3 * counted.decoder_s / n,
-            "overhead": seconds / counted.decoder_s - 1,
-        }
-    for what, facts in report.items():
-        print(what, {k: round(v, 3) for k, v in facts.items()})
+        start = time.process_time()
+        n = 0
+        for place in places:
+            prompts = {middle: Prompts([place])}
+            n += len(run(propagate_in(planes, prompts), progress=False).slices)
+        ms = 1e3 * (time.process_time() - start) / n
+        answers_ms = 1e3 * counted.answers_s / n
+        report[what] = {"slices": n} | counted.calls
+        report[what] |= {"ms": ms, "answer ms": answers_ms, "ratio": ms / answers_ms}
+        print(what, {k: round(v, 2) for k, v in report[what].items()}, flush=True)
+        for name in counted.calls:
+            delattr(model, name)
+
+    first, again = (
+        open_stack(image, model, cache=cache, intensity=intensity) for _ in range(2)
+    )
+    follow("not embedded", first, (512, 512))
+    follow("embedded", again, (512, 512))
+    follow("other objects", again, (512, 717), (307, 512), (717, 307))
     return report
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import ndimage
 from skimage.feature import peak_local_max
 
-from napari_sam.engine.embed import encode_together, open_plane
-from napari_sam.engine.predict import Predictor
 from napari_sam.errors import InputError
-from napari_sam.images import read_rgb
 from napari_sam.link.regions import overlap_score
 from napari_sam.masks import Candidate, boundary_depth
 from napari_sam.prompts import Prompts
@@ -24,11 +20,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_sam.cache import EmbeddingCache
     from napari_sam.engine.predict import Prediction
-    from napari_sam.images import ImageSource, Intensity
-    from napari_sam.model import Sam
-    from napari_sam.tiling import Crop, CropGrid
+    from napari_sam.engine.stack_planes import StackPlanes
+    from napari_sam.tiling import Crop
 
 # Logits of a probability of 0.999: what the decoder takes for a sure mask.
 _SURE = 6.9
@@ -39,8 +33,6 @@ _ROOM = 0.05
 _RING = 3  # pixels around an object that its brightness is compared with (ours)
 FLAT = 10.0
 """Gray values of 255: with less contrast, contrast says nothing (ours)."""
-
-_OPEN_PLANES = 3
 
 # An object faded to this share of what lies on both sides has ended there, if a slice
 # beside it has less than the other share, too (ours; tests/engine/test_fade.py).
@@ -122,96 +114,6 @@ class Fade(NamedTuple):
 
     at: int
     reason: str
-
-
-class StackPlanes:
-    """The planes of a stack along one axis, embedded in the order of need.
-
-    Parameters
-    ----------
-    source : ImageSource
-        The image.
-    model : Sam
-        From `load_model`.
-    along : {"z", "t"}
-        The axis of the stack.
-    at : int
-        Place on the other axis.
-    grid : CropGrid
-        How a plane is cut; only crops that are asked for are encoded.
-    intensity : Intensity
-        How pixels become 8-bit RGB; one for all planes.
-    cache : EmbeddingCache or None
-        Where embeddings are kept.
-    batch : int
-        Slices encoded at once.
-    """
-
-    def __init__(  # noqa: PLR0913 - what every plane is opened with
-        self,
-        source: ImageSource,
-        model: Sam,
-        along: Literal["z", "t"],
-        at: int,
-        grid: CropGrid,
-        intensity: Intensity,
-        cache: EmbeddingCache | None,
-        batch: int = 1,
-    ) -> None:
-        if along not in ("z", "t"):
-            raise InputError(f"along {along!r}; use 'z' or 't'")
-        self.source = source
-        self.model = model
-        self.along = along
-        self.at = at
-        self.n = source.shape[1 if along == "z" else 0]
-        self.batch = batch
-        self._options = (grid, intensity, cache)
-        self._open: OrderedDict[int, Predictor] = OrderedDict()
-
-    def index(self, i: int) -> tuple[int, int]:
-        """(frame, slice) of the i-th plane."""
-        return (self.at, i) if self.along == "z" else (i, self.at)
-
-    def predictor(self, i: int) -> Predictor:
-        """Return what answers prompts on a plane; a few are held."""
-        if i not in self._open:
-            grid, intensity, cache = self._options
-            plane = open_plane(
-                self.source,
-                self.model,
-                cache=cache,
-                grid=grid,
-                plane=self.index(i),
-                intensity=intensity,
-            )
-            self._open[i] = Predictor(self.model, plane)
-            if len(self._open) > _OPEN_PLANES + self.batch:
-                self._open.popitem(last=False)
-        self._open.move_to_end(i)
-        return self._open[i]
-
-    def encode(self, crop: Crop, slices: Sequence[int]) -> None:
-        """Encode a crop of the first slices of several, as many as a batch has.
-
-        Parameters
-        ----------
-        crop : Crop
-            Of any of the planes.
-        slices : sequence of int
-            The one that is needed now, and those that come next. Nothing is encoded
-            while the first is there.
-        """
-        first = self.predictor(slices[0]).embedding
-        if not first.knows(crop):
-            ahead = [self.predictor(i).embedding for i in slices[: self.batch]]
-            encode_together(ahead, crop)
-
-    def gray(self, i: int, region: Box) -> NDArray[np.float64]:
-        """Brightness in a region, 0 to 255."""
-        rgb = read_rgb(self.source, self._options[1], region, self.index(i))
-        gray: NDArray[np.float64] = rgb.mean(axis=-1)
-        return gray
 
 
 class Follower:

@@ -18,6 +18,7 @@ from napari_sam.engine.complete import complete_many
 from napari_sam.engine.embed import default_grid, open_plane
 from napari_sam.engine.predict import Predictor
 from napari_sam.engine.request import PredictResult
+from napari_sam.engine.stack_planes import open_stack
 from napari_sam.prompts import Prompts
 from napari_sam.settings import get_settings
 
@@ -28,9 +29,15 @@ if TYPE_CHECKING:
     from napari_sam.engine.embed import PlaneEmbedding
     from napari_sam.engine.jobs import Job
     from napari_sam.engine.predict import Prediction
-    from napari_sam.engine.request import CompleteRequest, PlaneView, PredictRequest
+    from napari_sam.engine.request import (
+        CompleteRequest,
+        PlaneView,
+        PredictRequest,
+        StackView,
+    )
+    from napari_sam.engine.stack_planes import StackPlanes
     from napari_sam.model import Sam
-    from napari_sam.tiling import Crop
+    from napari_sam.tiling import Crop, CropGrid
 
 _KEPT = 8  # planes; each keeps a few crops of 4 MiB in memory
 
@@ -54,6 +61,7 @@ class Planes:
         self.cache = cache
         self._open: OrderedDict[object, PlaneEmbedding] = OrderedDict()
         self._predictor: Predictor | None = None
+        self._stack: tuple[object, StackPlanes] | None = None
 
     def open(self, view: PlaneView) -> PlaneEmbedding:
         """Return the embedding of a plane; crops are encoded when they are asked for.
@@ -69,7 +77,7 @@ class Planes:
                 view.source,
                 self.model,
                 cache=self.cache,
-                grid=replace(default_grid(view.source, self.model), scale=view.scale),
+                grid=self._grid(view),
                 plane=view.plane,
                 intensity=view.intensity,
             )
@@ -82,7 +90,33 @@ class Planes:
         """Keep embeddings in a cache from now on; open planes are opened again."""
         self.cache = cache
         self._open.clear()
-        self._predictor = None
+        self._predictor = self._stack = None
+
+    def stack(self, stack: StackView) -> StackPlanes:
+        """Return the planes to follow objects through; those of the last are kept.
+
+        Raises
+        ------
+        InputError
+            If the image cannot be used.
+        """
+        view = stack.view
+        key = (view.image_key, view.intensity, view.scale, stack.axis, stack.index(0))
+        if self._stack is None or self._stack[0] != key:
+            opened = open_stack(
+                stack.source,
+                self.model,
+                along=stack.along,
+                at=stack.at,
+                cache=self.cache,
+                grid=self._grid(view),
+                intensity=view.intensity,
+            )
+            self._stack = key, opened
+        return self._stack[1]
+
+    def _grid(self, view: PlaneView) -> CropGrid:
+        return replace(default_grid(view.source, self.model), scale=view.scale)
 
     def predictor(self, view: PlaneView) -> Predictor:
         """Return who answers on a plane.

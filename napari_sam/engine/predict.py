@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
     from napari_sam.engine.embed import PlaneEmbedding
     from napari_sam.model import PreparedEmbedding, Sam
+    from napari_sam.model.affinity import Details
 
-# Crops whose prepared embeddings a predictor keeps, about 20 MB each.
-_KEPT_PREPARED = 2
+# Crops of which a predictor keeps what prompts share: about 6 MB of details each, 20 MB
+# with what prompts without a mask share.
+_KEPT_CROPS = 2
 
 # Cells of embeddings decoded at once. On a CPU more than four whole crops no longer
 # fit its caches: eight take half as long again for each object (measured).
@@ -94,6 +96,15 @@ class Prediction:
         return plane
 
 
+@dataclass(slots=True, eq=False)
+class _Shared:
+    """What all prompts on a crop share, and those without a mask."""
+
+    embedding: Tensor
+    details: Details | None
+    prepared: PreparedEmbedding | None = None
+
+
 class Predictor:
     """Answers prompts on one plane.
 
@@ -120,9 +131,7 @@ class Predictor:
             )
         self.model = model
         self.embedding = embedding
-        self._prepared: OrderedDict[Crop, tuple[Tensor, PreparedEmbedding]] = (
-            OrderedDict()
-        )
+        self._shared: OrderedDict[Crop, _Shared] = OrderedDict()
 
     def predict(
         self,
@@ -264,7 +273,8 @@ class Predictor:
             prompts.
         """
         seen = [_seen(each, crop) for each in prompts]
-        size = decoder_batch(self._prepare(crop))
+        shared = self._share(crop)
+        size = _batch(shared.embedding.shape[-2:], shared.embedding.device)
         found: dict[int, tuple[Tensor, Tensor]] = {}
         for group in alike(seen):
             for first in range(0, len(group), size):
@@ -281,15 +291,15 @@ class Predictor:
         first = prompts[0]
         if multimask is None:
             multimask = first.n_points == 1 and not first.has_box and first.mask is None
-        embedding = self._prepare(crop)
+        shared = self._share(crop)
         with device_errors():
             points, labels, boxes, masks = to_input(prompts, crop, self.model.device)
-            if masks is not None:  # of what is shared only the details stay
-                embedding = self.model.prepare(
-                    self.embedding.of(crop), masks=masks, details=embedding.details
-                )
             return self.model.decode(
-                embedding,
+                self._prepared(shared)
+                if masks is None
+                else self.model.prepare(
+                    shared.embedding, masks=masks, details=shared.details
+                ),
                 points=points,
                 labels=labels,
                 boxes=boxes,
@@ -297,17 +307,25 @@ class Predictor:
             )
 
     @torch.inference_mode()
-    def _prepare(self, crop: Crop) -> PreparedEmbedding:
-        """Return what all prompts on a crop share; of the last few crops it is kept."""
+    def _share(self, crop: Crop) -> _Shared:
+        """Return what depends on a crop alone; of the last few crops it is kept."""
         embedding = self.embedding.of(crop)
-        kept = self._prepared.pop(crop, None)
-        if kept is None or kept[0] is not embedding:
+        kept = self._shared.pop(crop, None)
+        if kept is None or kept.embedding is not embedding:
             with device_errors():
-                kept = embedding, self.model.prepare(embedding)
-        self._prepared[crop] = kept
-        while len(self._prepared) > _KEPT_PREPARED:
-            self._prepared.popitem(last=False)
-        return kept[1]
+                kept = _Shared(embedding, self.model.details(embedding))
+        self._shared[crop] = kept
+        while len(self._shared) > _KEPT_CROPS:
+            self._shared.popitem(last=False)
+        return kept
+
+    def _prepared(self, shared: _Shared) -> PreparedEmbedding:
+        """Return what all prompts without a mask share."""
+        if shared.prepared is None:
+            shared.prepared = self.model.prepare(
+                shared.embedding, details=shared.details
+            )
+        return shared.prepared
 
     @torch.inference_mode()
     def answer(self, logits: Tensor, predicted_iou: Tensor, crop: Crop) -> Prediction:
@@ -376,8 +394,12 @@ def decoder_batch(embedding: PreparedEmbedding) -> int:
     int
         Without influence on the answers.
     """
-    n_cells = embedding.size[0] * embedding.size[1]
-    if embedding.source.device.type == "cpu":
+    return _batch(embedding.size, embedding.source.device)
+
+
+def _batch(size: Sequence[int], device: torch.device) -> int:
+    n_cells = size[0] * size[1]
+    if device.type == "cpu":
         return min(max(1, _CPU_CELLS // n_cells), _MAX_CPU_BATCH)
     return max(1, _GPU_CELLS // n_cells)
 

@@ -19,24 +19,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_sam.engine.embed import default_grid
 from napari_sam.engine.follow import (
     FLAT,
     Answer,
     Follower,
     PropagateConfig,
-    StackPlanes,
     Stopped,
     fade,
     holds,
 )
 from napari_sam.engine.jobs import Job, Step, job
+from napari_sam.engine.stack_planes import open_stack
 from napari_sam.errors import InputError
-from napari_sam.images import find_intensity
 from napari_sam.link import shape_between
 from napari_sam.masks import Candidate
-from napari_sam.readers import open_image
-from napari_sam.settings import get_settings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -44,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sam.cache import EmbeddingCache
+    from napari_sam.engine.stack_planes import StackPlanes
     from napari_sam.images import Intensity
     from napari_sam.model import Sam
     from napari_sam.prompts import Prompts
@@ -231,17 +228,63 @@ def propagate(  # noqa: PLR0913 - the arguments of `embed`, and where to go
     DeviceError
         If the device runs out of memory.
     """
-    source = open_image(image)
-    planes = StackPlanes(
-        source,
+    planes = open_stack(
+        image,
         model,
-        along,
-        at,
-        grid or default_grid(source, model),
-        intensity or find_intensity(source),
-        cache,
-        get_settings().encoder_batch,
+        along=along,
+        at=at,
+        cache=cache,
+        grid=grid,
+        intensity=intensity,
     )
+    return (
+        yield from propagate_in(
+            planes,
+            prompts,
+            within=within,
+            ends=ends,
+            config=config,
+            previous=previous,
+        )
+    )
+
+
+@job
+def propagate_in(
+    planes: StackPlanes,
+    prompts: Mapping[int, Prompts | Candidate],
+    *,
+    within: tuple[int, int] | None = None,
+    ends: Collection[int] = (),
+    config: PropagateConfig | None = None,
+    previous: Propagation | None = None,
+) -> Job[Propagation]:
+    """Follow one object through a stack that is open, as `propagate` does.
+
+    For several objects, and for corrections: what depends on a slice alone is computed
+    once for all that come soon enough.
+
+    Parameters
+    ----------
+    planes : StackPlanes
+        From `napari_sam.engine.stack_planes.open_stack`.
+    prompts, within, ends, config, previous
+        As in `propagate`.
+
+    Yields
+    ------
+    Step
+        As in `propagate`.
+
+    Returns
+    -------
+    Propagation
+
+    Raises
+    ------
+    InputError, DeviceError
+        As in `propagate`.
+    """
     first, last = _checked_range(planes, prompts, within)
     known = {} if previous is None else previous.prompted
     shown = {} if previous is None else previous.slices

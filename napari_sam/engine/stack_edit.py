@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_sam.engine.jobs import Job, Step, job
-from napari_sam.engine.propagate import Propagation, SliceResult, propagate
+from napari_sam.engine.propagate import Propagation, SliceResult, propagate_in
 from napari_sam.engine.records import ObjectRecord, SliceMark
 from napari_sam.engine.request import PredictRequest, ShownMask
 from napari_sam.engine.stack_objects import candidate_of, erased
@@ -81,16 +81,11 @@ def follow(
             mask = ShownMask.of(prediction, None)
             if mask.mask.any():
                 given[i] = candidate_of(mask)
-        steps = propagate(
-            stack.source,
-            planes.model,
+        steps = propagate_in(
+            planes.stack(stack),
             given,
-            along=stack.along,
-            at=stack.at,
             within=within,
             ends=each.ends,
-            cache=planes.cache,
-            intensity=stack.view.intensity,
             config=config,
             previous=each.previous,
         )

@@ -194,7 +194,7 @@ class Sam(nn.Module):
         if self.detail is None or not isinstance(head, ProposalHead):
             return None
         features = head.features(embedding) if features is None else features
-        edges = places_first(self.detail(features))
+        edges = places_first(self.detail(features)).to(self._places_dtype())
         if head.votes is None:
             return Details(edges)
         votes = read_votes(head.votes(features), head.maps(features)[:, :1], origin)

@@ -7,7 +7,13 @@ import torch
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.follow import mask_prompt
 from napari_sam.engine.jobs import run
-from napari_sam.engine.propagate import PropagateConfig, Propagation, propagate
+from napari_sam.engine.propagate import (
+    PropagateConfig,
+    Propagation,
+    propagate,
+    propagate_in,
+)
+from napari_sam.engine.stack_planes import open_stack
 from napari_sam.errors import InputError
 from napari_sam.images import ImageSource, Intensity
 from napari_sam.masks import Candidate
@@ -25,6 +31,7 @@ class StackOracle(OracleSam):
     def __init__(self, truth):
         super().__init__(truth[0], scale=4)
         self.stack = truth
+        self.detailed: list[int] = []
 
     def encode(self, x):
         embedding = super().encode(x)
@@ -35,6 +42,10 @@ class StackOracle(OracleSam):
     def decode(self, embedding, **prompts):
         self.truth = self.stack[int(embedding[0, 2, 0, 0])]
         return super().decode(embedding, **prompts)
+
+    def details(self, embedding, *others, **more):
+        self.detailed.append(int(embedding[0, 2, 0, 0]))
+        return super().details(embedding, *others, **more)
 
 
 def stack_image(truth, axes="ZYXS"):
@@ -348,7 +359,7 @@ class BatchOracle(StackOracle):
 def test_slices_are_encoded_in_batches_and_nothing_twice(monkeypatch, is_kept):
     truth = box_stack(12, (1, 0, 12, 8, 2, 8, 1))
     batched = get_settings().model_copy(update={"encoder_batch": 4})
-    monkeypatch.setattr("napari_sam.engine.propagate.get_settings", lambda: batched)
+    monkeypatch.setattr("napari_sam.engine.stack_planes.get_settings", lambda: batched)
     oracle = BatchOracle(truth)
     cache = EmbeddingCache() if is_kept else None
     work = propagate(stack_image(truth), oracle, {3: click(12, 8)}, cache=cache)
@@ -361,3 +372,28 @@ def test_slices_are_encoded_in_batches_and_nothing_twice(monkeypatch, is_kept):
         again = propagate(stack_image(truth), oracle, {3: click(12, 8)}, cache=cache)
         assert_found(run(again), truth == 1)
         assert sum(oracle.batches) == 12
+
+
+def test_what_a_slice_has_is_computed_once_for_objects_and_corrections():
+    truth = box_stack(9, (1, 0, 9, 4, 4, 8, 0), (2, 0, 9, 18, 6, 8, 1))
+    oracle = StackOracle(truth)
+    planes = open_stack(stack_image(truth), oracle, cache=EmbeddingCache())
+    first = run(propagate_in(planes, {3: click(8, 8)}))
+    assert_found(first, truth == 1)
+    assert_found(run(propagate_in(planes, {5: click(22, 14)})), truth == 2)
+    more = {3: click(8, 8), 7: click(8, 8)}
+    assert_found(run(propagate_in(planes, more, previous=first)), truth == 1)
+    assert sorted(oracle.detailed) == list(range(9))
+    assert oracle.n_encoded == 9
+
+
+def test_of_a_long_stack_only_some_slices_are_held(monkeypatch):
+    monkeypatch.setattr("napari_sam.engine.stack_planes._OPEN_PLANES", 4)
+    truth = box_stack(12, (1, 0, 12, 4, 4, 8, 0))
+    oracle = StackOracle(truth)
+    planes = open_stack(stack_image(truth), oracle, cache=EmbeddingCache())
+    for _ in range(2):
+        assert_found(run(propagate_in(planes, {0: click(8, 8)})), truth == 1)
+    # at the end of a way the first slices have been given up
+    assert oracle.detailed == [*range(12)] * 2
+    assert oracle.n_encoded == 12

@@ -84,6 +84,22 @@ class Desk:
         return {mark.at: mark.state for mark in marks}
 
 
+def test_all_objects_share_the_slices_that_are_open(desk: Desk) -> None:
+    desk.labels[4] = desk.truth[4]
+    desk.look(4)
+    desk.follow(desk.objects.all_here(desk.stack, desk.within))
+    np.testing.assert_array_equal(desk.labels, desk.truth)
+    # of slice 4 nothing is asked
+    assert sorted(desk.oracle.detailed) == [0, 1, 2, 3, 5, 6, 7, 8]
+    opened = desk.planes.stack(desk.stack)
+    desk.look(2)
+    assert desk.planes.stack(desk.stack) is opened
+    larger = PlaneView(desk.source, (0, 2), COLOURS, (2, None, None), scale=0.5)
+    other = desk.planes.stack(StackView(desk.source, "z", 0, larger, 0))
+    assert other is not opened
+    assert other.predictor(2).embedding.grid.scale == 0.5
+
+
 @pytest.fixture
 def desk() -> Desk:
     """Two boxes: one in slices 1 to 7, one that drifts through all nine."""

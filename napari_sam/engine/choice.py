@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_sam.engine.records import ObjectRecord
-from napari_sam.labels import LabelEdit, outline
+from napari_sam.labels import outline, paint_free
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -22,12 +22,8 @@ if TYPE_CHECKING:
 
     from napari_sam.engine.candidates import Candidates
     from napari_sam.engine.thresholds import Thresholds
-    from napari_sam.labels import LabelTarget, PlaneIndex
+    from napari_sam.labels import LabelEdit, LabelTarget, PlaneIndex
     from napari_sam.stitch import PlaneObject
-
-
-# Pixels up to which objects are written at once; the fewer writes, the fewer refreshes.
-_ONE_EDIT = 4096 * 4096
 
 
 class Choice:
@@ -142,6 +138,10 @@ class Choice:
                 part[mask[own.slices]] = 2 if self.is_marked(each) else 1
         return pixels
 
+    def chosen(self, which: Literal["all", "marked"] = "all") -> list[PlaneObject]:
+        """Return all objects, or those that were clicked on."""
+        return [each for each in self.objects if which == "all" or self.is_marked(each)]
+
     def edits(
         self, which: Literal["all", "marked"] = "all", first_id: int | None = None
     ) -> tuple[list[LabelEdit], list[ObjectRecord]]:
@@ -161,30 +161,15 @@ class Choice:
         records : list of ObjectRecord
             How they were made.
         """
-        chosen = [
-            each for each in self.objects if which == "all" or self.is_marked(each)
-        ]
+        chosen = self.chosen(which)
         if not chosen or self.target is None:
             return [], []
         if first_id is None:
             first_id = self.target.fresh_ids(1)[0]
-        region = chosen[0].candidate.box
-        for each in chosen:
-            region = region.union(each.candidate.box)
-        groups = [chosen] if region.area <= _ONE_EDIT else [[each] for each in chosen]
-        edits: list[LabelEdit] = []
-        records: list[ObjectRecord] = []
-        for group in groups:
-            box = region if len(groups) == 1 else group[0].candidate.box
-            before = self.target.read(self.index, box)
-            after = before.copy()
-            for each in group:
-                number = first_id + len(records)
-                place = each.candidate.box.shift(-box.y0, -box.x0).slices
-                part = after[place]
-                part[each.candidate.mask & (before[place] == 0)] = number
-                records.append(self._record(number, each))
-            edits.append(LabelEdit(self.index, box, before, after))
+        masks = [(each.candidate.box, each.candidate.mask) for each in chosen]
+        edits, has_pixels = paint_free(self.target, self.index, masks, first_id)
+        left = [x for x, has in zip(chosen, has_pixels, strict=True) if has]
+        records = [self._record(first_id + i, each) for i, each in enumerate(left)]
         return edits, records
 
     def _record(self, number: int, each: PlaneObject) -> ObjectRecord:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ShapeKind: TypeAlias = Literal["box", "area", "line"]
 
+_ELLIPSE_CORNERS = 48
 _LINE_POINTS = 5  # a scribble says as much as a few points along it (ours)
 
 
@@ -198,6 +199,24 @@ def resolve(draft: Draft, shape: tuple[int, int]) -> tuple[Question, ...]:
     return tuple(questions)
 
 
+def read_shape(kind: str, corners: NDArray[np.float32]) -> Shape:
+    """Return what a shape of napari means.
+
+    Parameters
+    ----------
+    kind : str
+        "rectangle", "ellipse", "polygon", "path", "line" and others of napari.
+    corners : (N, 2) float32 array, (y, x), plane pixels
+    """
+    if kind in ("path", "line", "polyline"):
+        return Shape("line", corners)
+    if kind == "ellipse":
+        return Shape("area", _ellipse(corners))
+    if kind == "rectangle" and _is_upright(corners):
+        return Shape("box", np.stack([corners.min(0), corners.max(0)]))
+    return Shape("area", corners)
+
+
 def rasterised(corners: ArrayLike, shape: tuple[int, int]) -> PlaneMask | None:
     """Return the pixels in a polygon whose centres it holds; None if there are none.
 
@@ -315,3 +334,19 @@ def _pixels_around(corners: NDArray[np.float64], shape: tuple[int, int]) -> Box:
     low, high = np.floor(corners.min(0)), np.ceil(corners.max(0)) + 1
     y0, x0, y1, x1 = (int(v) for v in (*low, *high))
     return Box(y0, x0, y1, x1).clip(shape)
+
+
+def _is_upright(corners: NDArray[np.float32]) -> bool:
+    """Whether each side of a rectangle runs along an axis."""
+    sides = np.abs(np.diff(corners[[0, 1, 2, 3, 0]], axis=0))
+    return bool((sides.min(axis=1) < 1e-3 * (1 + sides.max(axis=1))).all())
+
+
+def _ellipse(corners: ArrayLike) -> NDArray[np.float32]:
+    """Return points of the ellipse in a (rotated) rectangle of four corners."""
+    array = np.asarray(corners, np.float64)
+    centre = array.mean(0)
+    first, second = (array[1] - array[0]) / 2, (array[3] - array[0]) / 2
+    turn = np.linspace(0, 2 * np.pi, _ELLIPSE_CORNERS, endpoint=False)[:, None]
+    found = centre + np.cos(turn) * first + np.sin(turn) * second
+    return np.asarray(found, np.float32)

@@ -83,6 +83,11 @@ class PlaneEmbedding:
         How pixels become 8-bit RGB.
     cache : EmbeddingCache, optional
         Where embeddings are kept. Default: only the last four, in memory.
+
+    Attributes
+    ----------
+    in_hand : tuple of Crop
+        What `fill` encodes now, or encoded last.
     """
 
     def __init__(
@@ -109,6 +114,7 @@ class PlaneEmbedding:
         self._encoded: set[int] = set()
         self._lock = threading.Lock()
         self._need = Need()
+        self.in_hand: tuple[Crop, ...] = ()
         if cache is not None:
             self._key = {
                 "encoder": encoder_digest(model),
@@ -208,6 +214,12 @@ class PlaneEmbedding:
             crops = [crop for crop in crops if not known[crop.index]]
         return sorted(crops, key=self._need.rank)
 
+    def skipped(self) -> list[int]:
+        """Return the numbers of the crops that were found to be background."""
+        if self._entry is None:
+            return []
+        return [int(each) for each in np.flatnonzero(self._entry.skipped())]
+
     @job
     def fill(
         self, *, batch: int | None = None, skip_background: bool = False
@@ -261,6 +273,7 @@ class PlaneEmbedding:
         def encode(
             crops: list[Crop], parts: list[CropPixels | None]
         ) -> list[_Kept | None]:
+            self.in_hand = tuple(crops)
             for crop in crops:
                 del left[crop.index]
             return self._encode_in_turn(parts, skip_background)

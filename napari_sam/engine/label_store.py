@@ -304,12 +304,24 @@ class LabelStore:
 
     def _note(self, index: PlaneIndex, box: Box, ids: NDArray[np.uint32]) -> None:
         """Remember where objects lie that are written."""
-        found, places = np.unique(ids, return_inverse=True)
-        self._last_id = max(self._last_id, int(found.max(initial=0)))
+        highest = int(ids.max(initial=0))
+        if highest == 0:
+            return
+        self._last_id = max(self._last_id, highest)
+        lowest = int(ids[ids > 0].min())
+        numbers: Sequence[int]
+        places: NDArray[np.signedinteger[Any]]
+        if highest - lowest < ids.size:  # sorting all pixels takes ten times as long
+            numbers = range(lowest, highest + 1)
+            places = np.where(ids > 0, ids - np.uint32(lowest - 1), 0).astype(np.int32)
+        else:
+            found, places = np.unique(ids, return_inverse=True)
+            numbers = found[found > 0].tolist()
+            places = places.reshape(ids.shape) + int(found[0] > 0)
         bounds = self._bounds.setdefault(tuple(index), {})
-        regions = ndimage.find_objects(places.reshape(ids.shape) + 1)
-        for number, (rows, columns) in zip(found.tolist(), regions, strict=True):
-            if number > 0:
+        for number, region in zip(numbers, ndimage.find_objects(places), strict=True):
+            if region is not None:
+                rows, columns = region
                 part = Box(rows.start, columns.start, rows.stop, columns.stop)
                 part = part.shift(box.y0, box.x0)
                 bounds[number] = part.union(bounds.get(number, part))

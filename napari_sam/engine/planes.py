@@ -134,9 +134,15 @@ class Planes:
             self._predictor = Predictor(self.model, embedding)
         return self._predictor
 
+    def find_on_disk(self) -> None:
+        """Use embeddings that are in the user's cache folder; add none."""
+        settings = get_settings()
+        if self.cache is None and settings.cache_dir.exists():
+            self.keep_in(EmbeddingCache(settings.cache_dir, adds=False))
+
     def keep_on_disk(self) -> None:
         """Keep embeddings in the user's cache folder, if they are not kept yet."""
-        if self.cache is None:
+        if self.cache is None or not self.cache.adds:
             settings = get_settings()
             self.keep_in(
                 EmbeddingCache(

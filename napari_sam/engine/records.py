@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from napari_sam.model import Sam
     from napari_sam.prompts import Prompts
 
@@ -34,6 +36,13 @@ class DrawnShape(BaseModel):
 
     kind: Literal["box", "area", "line"]
     corners: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def of(
+        cls, kind: Literal["box", "area", "line"], corners: NDArray[Any]
+    ) -> DrawnShape:
+        """Return a shape with corners in an (N, 2) array."""
+        return cls(kind=kind, corners=tuple((y, x) for y, x in corners.tolist()))
 
 
 class SliceMark(BaseModel):

@@ -168,7 +168,7 @@ class Snapshot:
             np.savez_compressed(file, **self._arrays)
         write_records(self._records.values(), folder / OBJECTS)
         with atomic(folder / PROMPTS, overwrite=True) as part:
-            write_prompts(_prompts(self._records), part)
+            write_prompts(prompts_of(self._records), part)
         with atomic(folder / SESSION, overwrite=True) as part:
             part.write_text(self._saved.model_dump_json(indent=1), encoding="utf-8")
 
@@ -225,12 +225,7 @@ def _saved(index: PlaneIndex, draft: Draft) -> SavedDraft:
         index=index,
         points=tuple((y, x) for y, x in draft.points.tolist()),
         positive=tuple(draft.positive.tolist()),
-        shapes=tuple(
-            DrawnShape(
-                kind=s.kind, corners=tuple((y, x) for y, x in s.corners.tolist())
-            )
-            for s in draft.shapes
-        ),
+        shapes=tuple(DrawnShape.of(s.kind, s.corners) for s in draft.shapes),
         object_id=draft.object_id,
         start=None
         if start is None
@@ -264,7 +259,7 @@ def _draft(saved: SavedDraft, number: int, arrays: Mapping[str, Any]) -> Draft:
     )
 
 
-def _prompts(records: Mapping[int, ObjectRecord]) -> list[Prompts]:
+def prompts_of(records: Mapping[int, ObjectRecord]) -> list[Prompts]:
     """Return the points and boxes of the objects that have any."""
     found = []
     for number, record in sorted(records.items()):

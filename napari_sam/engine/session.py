@@ -303,6 +303,10 @@ class Session:
         draft = draft.with_points(record.points, record.positive)
         self._change(f"ask for object {object_id} again", draft)
 
+    def point_at(self, draft: Draft) -> None:
+        """Replace the draft by prompts from elsewhere: of a file, or of a layer."""
+        self._change("load prompts", draft)
+
     def reject(self) -> None:
         """Drop the prompts that are not committed; labels do not change."""
         if not self.draft.is_empty:
@@ -770,7 +774,7 @@ class Session:
             index=result.view.index,
             points=tuple((y, x) for y, x in draft.points.tolist()),
             positive=tuple(draft.positive.tolist()),
-            shapes=tuple(_drawn(shape) for shape in draft.shapes),
+            shapes=tuple(DrawnShape.of(s.kind, s.corners) for s in draft.shapes),
             crop=(crop.y0, crop.x0, crop.y1, crop.x1),
             model=result.model,
             model_sha256=result.model_sha256,
@@ -780,11 +784,6 @@ class Session:
             along=None if noted is None else noted.along,
             slices=() if noted is None else noted.slices,
         )
-
-
-def _drawn(shape: Shape) -> DrawnShape:
-    corners = tuple((y, x) for y, x in shape.corners.tolist())
-    return DrawnShape(kind=shape.kind, corners=corners)
 
 
 def _object_edit(

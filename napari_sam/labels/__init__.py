@@ -6,6 +6,7 @@ from napari_sam.labels.edit import (
     LabelTarget,
     PlaneIndex,
     box_around,
+    paint_free,
     region_of,
 )
 from napari_sam.labels.objects import (
@@ -35,6 +36,7 @@ __all__ = [
     "line_pixels",
     "merged",
     "outline",
+    "paint_free",
     "painted",
     "region_of",
     "smoothed",

@@ -115,6 +115,83 @@ class LabelEdit:
         labels[self.where] = region
 
 
+# Pixels up to which objects are written at once; the fewer writes, the fewer refreshes.
+_ONE_EDIT = 4096 * 4096
+_CELL = 1024  # pixels a side; objects share few cells, and are compared there only
+
+
+def paint_free(
+    target: LabelTarget,
+    index: PlaneIndex,
+    masks: Sequence[tuple[Box, NDArray[np.bool_]]],
+    first_id: int,
+) -> tuple[list[LabelEdit], list[bool]]:
+    """Return what makes objects of masks, where no object is yet.
+
+    Parameters
+    ----------
+    target : LabelTarget
+        Is read, and does not change.
+    index : tuple of int or None
+        The plane.
+    masks : sequence of (Box, (h, w) array of bool)
+        Of two that share pixels the first has them.
+    first_id : int
+        Objects that get a pixel are numbered from here, without gaps.
+
+    Returns
+    -------
+    edits : list of LabelEdit
+        One for all masks together, where they lie close enough.
+    has_pixels : list of bool
+        For each mask, whether it became an object.
+    """
+    if not masks:
+        return [], []
+    region = masks[0][0]
+    for box, _ in masks:
+        region = region.union(box)
+    is_one = region.area <= _ONE_EDIT
+    edits: list[LabelEdit] = []
+    near: dict[tuple[int, int], list[LabelEdit]] = {}  # by cell that they touch
+    has_pixels: list[bool] = []
+    number = first_id
+    for group in [masks] if is_one else [[each] for each in masks]:
+        around = region if is_one else group[0][0]
+        before = target.read(index, around)
+        after = before.copy()
+        cells = _cells(around)
+        for edit in [each for cell in cells for each in near.get(cell, ())]:
+            _take_over(after, around, edit)  # taken, though not written yet
+        for box, mask in group:
+            part = after[box.shift(-around.y0, -around.x0).slices]
+            free = mask & (part == 0)
+            has_pixels.append(bool(free.any()))
+            part[free] = number
+            number += has_pixels[-1]
+        edits.append(LabelEdit(index, around, before, after))
+        for cell in cells:
+            near.setdefault(cell, []).append(edits[-1])
+    return edits, has_pixels
+
+
+def _cells(box: Box) -> list[tuple[int, int]]:
+    rows = range(box.y0 // _CELL, (box.y1 - 1) // _CELL + 1)
+    columns = range(box.x0 // _CELL, (box.x1 - 1) // _CELL + 1)
+    return [(y, x) for y in rows for x in columns]
+
+
+def _take_over(pixels: NDArray[np.uint32], around: Box, edit: LabelEdit) -> None:
+    """Put what an edit has changed into the pixels of a box."""
+    shared = edit.box.intersection(around)
+    if shared is not None:
+        there = shared.shift(-edit.box.y0, -edit.box.x0).slices
+        here = pixels[shared.shift(-around.y0, -around.x0).slices]
+        np.copyto(
+            here, edit.after[there], where=edit.before[there] != edit.after[there]
+        )
+
+
 class LabelTarget(Protocol):
     """Where objects are committed to: an array, a layer, a store."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from napari.utils.notifications import show_info, show_warning
+from napari.utils.notifications import show_warning
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_sam.engine.choice import Choice
@@ -17,12 +18,13 @@ from napari_sam.engine.records import made_by
 from napari_sam.tiling import Box
 from napari_sam.widgets.activity import Activity
 from napari_sam.widgets.automatic_form import AutomaticForm
-from napari_sam.widgets.geometry import plane_view, spatial_shape, visible_box
+from napari_sam.widgets.geometry import spatial_shape, visible_box
+from napari_sam.widgets.keeping import Keeper
 from napari_sam.widgets.plane_layers import CandidateLayer
 from napari_sam.widgets.stored_labels import is_too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from napari.layers import Image
 
@@ -34,9 +36,13 @@ if TYPE_CHECKING:
     from napari_sam.labels import LabelEdit, LabelTarget, PlaneIndex
     from napari_sam.stitch import PlaneObject
     from napari_sam.widgets.automatic_form import Extent
+    from napari_sam.widgets.keeping import Found
     from napari_sam.widgets.panel import DockParts
     from napari_sam.widgets.plane_layers import Drawing
     from napari_sam.widgets.workers import Task
+
+
+_DRAWN_MS = 100  # a panel that has just been opened needs a moment to be drawn
 
 
 class AutomaticPanel(QWidget):
@@ -61,9 +67,14 @@ class AutomaticPanel(QWidget):
         self._task: Task | None = None
         self._place: object = None  # the plane that is searched, or was
         self._image_key: object = None
-        self._is_stack = False
+        self._is_stack = self._is_keeping = self._ended = False
         self._wished: Thresholds | None = None
         self._made_by: dict[str, str | None] = {}
+        self._keeper = Keeper(parts)
+        self._drawn = QTimer(self)
+        self._drawn.setSingleShot(True)
+        self._drawn.setInterval(_DRAWN_MS)
+        self._drawn.timeout.connect(self._prepare)
         self._activity = Activity("Find objects")
         form = self.form
         form.run_asked.connect(self.find)
@@ -140,16 +151,21 @@ class AutomaticPanel(QWidget):
         self.form.show_found(None)
 
     def commit(self, which: Literal["all", "marked"] = "all") -> int:
-        """Make objects of candidates, as one step; return how many."""
-        if self.choice is None:
+        """Make objects of candidates, soon and as one step; return how many."""
+        choice = self.choice
+        n_chosen = 0 if choice is None else len(choice.chosen(which))
+        if choice is None or not n_chosen or self._is_keeping:
             return 0
-        if self.choice.target is None and self.choice.objects:
-            self._parts.bridge.need_labels()
-        edits, records = self.choice.edits(which)
-        self._write(edits, records)
-        if which == "all":
-            self.discard()
-        return len(records)
+        self._parts.bridge.need_labels()  # the choice adopts them
+        self._is_keeping = True
+
+        def kept(_n: int) -> None:
+            self._is_keeping = False
+            if which == "all" and choice is self.choice:
+                self.discard()
+
+        self._keep(lambda target: choice.edits(which), kept)
+        return n_chosen
 
     def _forget_wish(self) -> None:
         self._wished = None  # each mode has thresholds of its own
@@ -171,7 +187,19 @@ class AutomaticPanel(QWidget):
         self._parts.session.view_changed.disconnect(self._view_changed)
         self._parts.session.labels_changed.disconnect(self._labels_changed)
         self._parts.bridge.labels_changed.disconnect(self._labels_chosen)
+        self._keeper.close()
+        self._drawn.stop()
         self.discard()
+        self.candidates.close()
+
+    def showEvent(self, event: object) -> None:
+        """Make the layer of candidates once the panel is drawn."""
+        super().showEvent(event)
+        self._drawn.start()
+
+    def _prepare(self) -> None:
+        if self._parts.bridge.image is not None:
+            self.candidates.prepare()
 
     def _views(self, view: PlaneView) -> Iterator[PlaneView]:
         """All planes of the image that are cut as this one is."""
@@ -185,7 +213,7 @@ class AutomaticPanel(QWidget):
         for place in np.ndindex(*others):
             at = iter(place)
             index = tuple(None if each is None else next(at) for each in view.index)
-            yield plane_view(image, index, view.image_key, view.scale)
+            yield self._parts.bridge.view_of(index, view)
 
     def _show_step(self, step: Step) -> None:
         if self._task is None:
@@ -214,8 +242,10 @@ class AutomaticPanel(QWidget):
     def _found(self, found: Candidates) -> None:
         self._task = None
         self.form.show_progress(None)
-        self._activity.end(f"Searched: {len(found.found)} masks to choose from.")
+        self._ended = True
         self._show_candidates(found)
+        if self.choice is None:  # nothing is shown in 3D
+            self._activity.end()
 
     def _choose(self, thresholds: Thresholds) -> None:
         """Choose again, in the worker; only the newest wish counts."""
@@ -233,8 +263,17 @@ class AutomaticPanel(QWidget):
                 choice.take(thresholds, objects)
                 self.candidates.show(drawing)
                 self._show_count(choice)
+                self._tell_end(choice)
 
         self._parts.worker.call(select, take, slot="choose candidates")
+
+    def _tell_end(self, choice: Choice) -> None:
+        """Tell whoever did not wait what a search has found."""
+        if self._ended:
+            self._ended = False
+            n, n_masks = len(choice.objects), len(choice.candidates.found)
+            noun = "object" if n == 1 else "objects"
+            self._activity.end(f"{n} {noun} found (of {n_masks} masks looked at).")
 
     def _show_count(self, choice: Choice) -> None:
         n_marked = sum(choice.is_marked(each) for each in choice.objects)
@@ -242,8 +281,9 @@ class AutomaticPanel(QWidget):
 
     def _make_layer(self, region: Box, image: Image) -> None:
         layer = self.candidates.begin(region, image)
-        layer.mouse_drag_callbacks.append(self._clicked)
-        self._parts.bridge.bind_undo(layer)
+        if self._clicked not in layer.mouse_drag_callbacks:
+            layer.mouse_drag_callbacks.append(self._clicked)
+            self._parts.bridge.bind_undo(layer)
 
     def _drop_layer(self) -> None:
         """Take the layer away; the tool in use before comes back."""
@@ -283,29 +323,22 @@ class AutomaticPanel(QWidget):
         self.form.show_progress(None)
         self.form.show_found(None)
         self._activity.end()
-        self._parts.bridge.need_labels()
-        target, wished = self._parts.session.labels, self._wished
-        if target is None:
-            return
-        self._parts.worker.call(
-            lambda: _stack_edits(found, target, wished),
-            lambda result: self._write(*result),
-        )
+        wished = self._wished
+        self._keep(lambda target: _stack_edits(found, target, wished))
 
-    def _write(self, edits: list[LabelEdit], records: list[ObjectRecord]) -> None:
-        if not records:
-            show_info("No objects to keep.")
-            return
-        noun = "object" if len(records) == 1 else "objects"
-        self._parts.session.edit_labels(
-            f"keep {len(records)} {noun}",
-            edits,
-            [
-                (each.object_id, each.model_copy(update=self._made_by))
-                for each in records
-            ],
-        )
-        show_info(f"{len(records)} {noun} kept.")
+    def _keep(
+        self,
+        make: Callable[[LabelTarget], Found],
+        on_done: Callable[[int], None] = lambda n: None,
+    ) -> None:
+        """Keep objects, which know the network that has found them."""
+        network = self._made_by
+
+        def signed(target: LabelTarget) -> Found:
+            edits, records = make(target)
+            return edits, [each.model_copy(update=network) for each in records]
+
+        self._keeper.keep(signed, on_done)
 
     def _failed(self, error: Exception) -> None:
         self._task = None

@@ -6,11 +6,12 @@ Panels speak to the session; they never touch a layer.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image, Labels
+from napari.layers import Image, Labels, Points, Shapes
 from napari.utils.key_bindings import coerce_keybinding
 from psygnal import Signal
 from qtpy.QtCore import QTimer
@@ -19,6 +20,7 @@ from napari_sam.engine.records import RECORDS
 from napari_sam.errors import InputError
 from napari_sam.tiling import Box
 from napari_sam.widgets.geometry import (
+    intensity_of,
     plane_index,
     plane_view,
     spatial_shape,
@@ -45,9 +47,12 @@ if TYPE_CHECKING:
     from napari_sam.engine.label_store import LabelStore
     from napari_sam.engine.request import PlaneView
     from napari_sam.engine.session import Session
+    from napari_sam.images import Intensity
     from napari_sam.labels import PlaneIndex
 
 _SETTLED_MS = 400  # after the last move of a contrast slider
+
+_MANY_CROPS = 16  # embedded ones: more would take some seconds to be made again
 
 _PAINTED_SIDE = 1024  # pixels a side of what can be painted without an object
 
@@ -70,14 +75,23 @@ class LayerBridge:
         Layers came, went or were renamed.
     leaving : no argument
         Image or labels are about to be exchanged; they are still in use.
+    contrast_held : int
+        The contrast was changed, but so many crops are embedded with the earlier one
+        that the model goes on to see that, until `use_contrast`; then 0.
     tool_changed : str
         What a click on the image does now.
+
+    Attributes
+    ----------
+    count_embedded : callable
+        Returns how many crops of a view are known to be embedded.
     """
 
     image_changed = Signal(object)
     labels_changed = Signal(object)
     choices_changed = Signal()
     leaving = Signal()
+    contrast_held = Signal(int)
     tool_changed = Signal(str)
 
     def __init__(self, viewer: napari.Viewer, session: Session) -> None:
@@ -93,10 +107,12 @@ class LayerBridge:
         self._labels_of: dict[Image, Labels] = {}
         self._hand_edit: HandEdit | None = None
         self._scale: float | None = None
+        self._seen: Intensity | None = None  # kept for the model, though not shown
+        self.count_embedded: Callable[[PlaneView], int] = lambda view: 0
         self._settled = QTimer()
         self._settled.setSingleShot(True)
         self._settled.setInterval(_SETTLED_MS)
-        self._settled.timeout.connect(self.look)
+        self._settled.timeout.connect(self._look_again)
         viewer.layers.events.inserted.connect(self._layer_inserted)
         viewer.layers.events.removed.connect(self._layer_removed)
         viewer.dims.events.point.connect(self._dims_changed)
@@ -137,6 +153,15 @@ class LayerBridge:
             and spatial_shape(each) == shape
         ]
 
+    def given_layers(self) -> list[Layer]:
+        """Return the layers of points and shapes that are not ours."""
+        own = self.own_layers()
+        return [
+            each
+            for each in self.viewer.layers
+            if isinstance(each, (Points, Shapes)) and each not in own
+        ]
+
     def choose_image(self, layer: Image | None) -> None:
         """Work on another image; its prompts and labels come with it."""
         if layer is self.image:
@@ -144,6 +169,7 @@ class LayerBridge:
         self.leaving.emit()
         self._leave_image()
         self.image, self._scale = layer, None
+        self._release_contrast()
         if layer is not None:
             if layer not in self._keys:
                 self._keys[layer] = (layer.name, next(_image_keys))
@@ -292,7 +318,50 @@ class LayerBridge:
         index = plane_index(self.image, self.viewer.dims)
         if index is None:
             return None
-        return plane_view(self.image, index, self._image_key, self._scale)
+        view = plane_view(self.image, index, self._image_key, self._scale)
+        return view if self._seen is None else replace(view, intensity=self._seen)
+
+    def view_of(self, index: PlaneIndex, like: PlaneView) -> PlaneView:
+        """Return the view of another plane, with scale and contrast of a view.
+
+        Raises
+        ------
+        InputError
+            If no image is chosen.
+        """
+        if self.image is None:
+            raise InputError("no image is chosen; open one and choose it above")
+        view = plane_view(self.image, index, like.image_key, like.scale)
+        return replace(view, intensity=like.intensity)
+
+    def use_contrast(self) -> None:
+        """Let the model see the contrast that is shown."""
+        self._release_contrast()
+        self.look()
+
+    def _release_contrast(self) -> None:
+        if self._seen is not None:
+            self._seen = None
+            self.contrast_held.emit(0)
+
+    def _look_again(self) -> None:
+        """Look, once contrast or pixels have come to rest; ask if that costs much."""
+        old, image = self.session.view, self.image
+        if old is None or image is None or old.image_key != self._image_key:
+            self._release_contrast()
+            self.look()
+            return
+        shown = intensity_of(image)
+        if self._seen is not None:
+            if shown == self._seen:  # as it was
+                self._release_contrast()
+            return
+        n_embedded = self.count_embedded(old)
+        if shown != old.intensity and n_embedded >= _MANY_CROPS:
+            self._seen = old.intensity
+            self.contrast_held.emit(n_embedded)
+        else:
+            self.look()
 
     def object_under_cursor(self) -> int:
         """Return the id of the object under the mouse; 0 if there is none."""

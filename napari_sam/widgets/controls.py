@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from qtpy.QtWidgets import QDoubleSpinBox, QPushButton, QSizePolicy, QWidget
+from qtpy.QtCore import QSignalBlocker
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QPushButton,
+    QSizePolicy,
+    QWidget,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.layers import Layer
 
 T = TypeVar("T", bound=QWidget)
 
@@ -36,3 +48,53 @@ def narrow(widget: T) -> T:
     policy.setHorizontalPolicy(QSizePolicy.Policy.Ignored)
     widget.setSizePolicy(policy)
     return widget
+
+
+def shorten(combo: QComboBox, tip: str) -> None:
+    """Let a long name not widen the dock."""
+    combo.setToolTip(tip)
+    combo.setSizeAdjustPolicy(
+        QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+    )
+    combo.setMinimumContentsLength(8)
+
+
+class LayerBox(QComboBox):
+    """A list of layers, the chosen one shown.
+
+    The layers are kept here: Qt gives back a copy of what it holds as data.
+
+    Parameters
+    ----------
+    without : str
+        What is shown for no layer.
+    tip : str
+    always : bool
+        Offer no layer even where there are some.
+    """
+
+    def __init__(self, without: str, tip: str, *, always: bool) -> None:
+        super().__init__()
+        self._without = without
+        self._always = always
+        self._layers: list[Layer | None] = []
+        shorten(self, tip)
+
+    @property
+    def layer(self) -> Layer | None:
+        """The layer that is shown."""
+        at = self.currentIndex()
+        return self._layers[at] if at >= 0 else None
+
+    def offer(self, layers: Sequence[Layer], chosen: Layer | None) -> None:
+        """Show layers, without telling anybody."""
+        self._layers = list(layers)
+        if self._always or not layers:
+            self._layers.append(None)
+        with QSignalBlocker(self):
+            self.clear()
+            self.addItems(
+                [self._without if x is None else x.name for x in self._layers]
+            )
+            known = [i for i, each in enumerate(self._layers) if each is chosen]
+            self.setCurrentIndex(known[0] if known else -1)

@@ -24,6 +24,7 @@ from napari_sam.widgets.bridge import LayerBridge, unbind
 from napari_sam.widgets.embedding_panel import EmbeddingPanel
 from napari_sam.widgets.export_panel import ExportPanel
 from napari_sam.widgets.garbage import Garbage
+from napari_sam.widgets.given_panel import GivenPanel
 from napari_sam.widgets.keys import KEYS
 from napari_sam.widgets.keys_panel import KeysPanel
 from napari_sam.widgets.model_panel import ModelPanel
@@ -60,6 +61,7 @@ PANELS: tuple[tuple[type[QWidget], bool], ...] = (
     (PromptPanel, True),
     (ObjectsPanel, False),
     (AutomaticPanel, False),
+    (GivenPanel, False),
     (StackPanel, False),
     (EmbeddingPanel, False),
     (ReviewPanel, False),
@@ -101,6 +103,8 @@ class SegmentAnything(QWidget):
         self.panels: dict[str, QWidget] = {}
         self.headers: dict[str, QToolButton] = {}
         self._make_panels()
+        hovers = self.panel(PromptPanel).hovers
+        hovers.toggled.connect(lambda checked: self.hover(on=checked))
         self.bridge.image_changed.connect(self._bind_prompts)
         self.bridge.labels_changed.connect(self._find_records)
         self.bridge.choose_image(self._first_image())
@@ -330,6 +334,7 @@ class SegmentAnything(QWidget):
 
     def hover(self, *, on: bool) -> None:
         """Show, or no longer show, what a click would give under the mouse."""
+        on = on or self.panel(PromptPanel).hovers.isChecked()
         self._is_hovering = on
         if on:
             self.bridge.hover()

@@ -7,10 +7,11 @@ are embedded stay on disk, and are found again tomorrow.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from napari.utils.notifications import show_info, show_warning
-from qtpy.QtCore import QTimer
+from napari.utils.notifications import show_warning
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QHBoxLayout,
@@ -23,17 +24,31 @@ from qtpy.QtWidgets import (
 
 from napari_sam.widgets.activity import Activity
 from napari_sam.widgets.geometry import visible_box
-from napari_sam.widgets.plane_layers import EmbeddingOverlay
+from napari_sam.widgets.plane_layers import CROP_COLOURS, EmbeddingOverlay
 
 if TYPE_CHECKING:
     from napari_sam.engine.embed import PlaneEmbedding
-    from napari_sam.engine.jobs import Step
+    from napari_sam.engine.jobs import Job, Step
     from napari_sam.engine.request import PlaneView
-    from napari_sam.tiling import Crop
     from napari_sam.widgets.panel import DockParts
     from napari_sam.widgets.workers import Task
 
 _SETTLED_MS = 400  # after the last move of the camera
+_LOOK_MS = 150  # a crop takes the encoder longer
+
+
+class _Opened(NamedTuple):
+    """A plane, and the numbers of its crops that are missing or were skipped."""
+
+    embedding: PlaneEmbedding
+    missing: list[int]
+    skipped: list[int]
+
+    @classmethod
+    def of(cls, embedding: PlaneEmbedding) -> _Opened:
+        """Look which crops are there; for the worker's thread."""
+        missing = [crop.index for crop in embedding.missing()]
+        return cls(embedding, missing, embedding.skipped())
 
 
 class EmbeddingPanel(QWidget):
@@ -54,7 +69,13 @@ class EmbeddingPanel(QWidget):
         self._embedding: PlaneEmbedding | None = None
         self._activity = Activity("Embed the plane")
         self._begun = (0.0, 0)  # when, and how many crops were done then
+        self._known: tuple[object, int] = (None, 0)  # a view, and its embedded crops
+        self._shown: list[int] = []  # crops that are shown as being in hand
         self._make_controls()
+        self._looking = QTimer(self)
+        self._looking.setInterval(_LOOK_MS)
+        self._looking.timeout.connect(self._look_at_work)
+        parts.bridge.count_embedded = self.count_embedded
         self._settled = QTimer(self)
         self._settled.setSingleShot(True)
         self._settled.setInterval(_SETTLED_MS)
@@ -78,12 +99,11 @@ class EmbeddingPanel(QWidget):
         self.stop()
         self.status.setText("Opening the plane ...")
 
-        def open_plane() -> tuple[PlaneEmbedding, list[Crop]]:
+        def open_plane() -> _Opened:
             planes.keep_on_disk()
-            embedding = planes.open(view)
-            return embedding, embedding.missing()
+            return _Opened.of(planes.open(view))
 
-        self._parts.worker.call(open_plane, lambda found: self._begin(view, *found))
+        self._parts.worker.call(open_plane, lambda found: self._begin(view, found))
 
     def stop(self, *_: object) -> None:
         """Stop after the crop in hand; what is embedded stays."""
@@ -92,6 +112,11 @@ class EmbeddingPanel(QWidget):
         self._task, self._embedding = None, None
         self.overlay.clear()
         self._show(None)
+
+    def count_embedded(self, view: PlaneView) -> int:
+        """Return how many crops of a view are known to be embedded."""
+        key, n_crops = self._known
+        return n_crops if key == view.embedding_key else 0
 
     def close_panel(self) -> None:
         """Stop, and listen no more."""
@@ -122,8 +147,20 @@ class EmbeddingPanel(QWidget):
         self.pause.toggled.connect(self._pause)
         self.show_crops = QCheckBox("Show which crops are done")
         self.show_crops.setChecked(True)
-        self.show_crops.setToolTip(
-            "Crops that are embedded lie green over the image, those that wait gray."
+        self.show_crops.setToolTip("Lay the crops over the image, in these colours.")
+        self.legend = QLabel(
+            " ".join(
+                f"<span style='white-space: nowrap'><font color='{colour}'>&#9632;"
+                f"</font>&nbsp;{mark.replace(' ', '&nbsp;')}</span>"
+                for mark, colour in CROP_COLOURS.items()
+            )
+        )
+        self.legend.setTextFormat(Qt.TextFormat.RichText)
+        self.legend.setWordWrap(True)
+        self.skip = QCheckBox("Leave out empty background")
+        self.skip.setChecked(True)
+        self.skip.setToolTip(
+            "Crops that show nothing are not encoded, unless you click into one."
         )
         self.show_crops.toggled.connect(self._show_overlay)
         self.progress = QProgressBar()
@@ -137,7 +174,9 @@ class EmbeddingPanel(QWidget):
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addLayout(line)
         layout.addWidget(self.progress)
+        layout.addWidget(self.skip)
         layout.addWidget(self.show_crops)
+        layout.addWidget(self.legend)
         layout.addWidget(self.status)
 
     def _run_or_stop(self) -> None:
@@ -146,23 +185,28 @@ class EmbeddingPanel(QWidget):
         else:
             self.stop()
 
-    def _begin(
-        self, view: PlaneView, embedding: PlaneEmbedding, missing: list[Crop]
-    ) -> None:
+    def _begin(self, view: PlaneView, found: _Opened) -> None:
         self.stop()  # a second click began it already
         image = self._parts.bridge.image
         if image is None or view is not self._parts.session.view:
             self.status.setText("Stopped: the image or the plane has changed.")
             return
-        self._embedding = embedding
-        self.overlay.show(embedding.grid, image)
-        left = {crop.index for crop in missing}
-        for index in range(len(embedding.grid)):
-            if index not in left:
-                self.overlay.mark(index)
+        self._embedding = found.embedding
+        self.overlay.show(found.embedding.grid, image)
+        n_known = self._show_known(found)
         self._show_overlay()
-        self._begun = (time.monotonic(), len(embedding.grid) - len(missing))
+        self._known = view.embedding_key, n_known
+        self._begun = time.monotonic(), n_known
         self._fill()
+
+    def _show_known(self, found: _Opened) -> int:
+        """Show which crops are there; return how many need not be encoded."""
+        empty = set(found.skipped) if self.skip.isChecked() else set()
+        everything = set(range(len(found.embedding.grid)))
+        done = everything - set(found.missing) - set(found.skipped)
+        self.overlay.mark(done, "embedded")
+        self.overlay.mark(empty, "empty")
+        return len(done) + len(empty)
 
     def _fill(self) -> None:
         embedding = self._embedding
@@ -171,18 +215,22 @@ class EmbeddingPanel(QWidget):
         self._prefer()
         self._show(len(embedding.grid))
         self._activity.begin()
+        skip = self.skip.isChecked()
+        self._looking.start()
         self._task = self._parts.worker.start(
             "embed",
-            lambda: embedding.fill(batch=1),
+            lambda: _fill(embedding, skip_background=skip),
             on_step=self._step,
             on_done=self._done,
             on_error=self._failed,
         )
 
     def _step(self, step: Step) -> None:
-        crops: list[Crop] = step.value if isinstance(step.value, list) else []
-        for crop in crops:
-            self.overlay.mark(crop.index)
+        became: Any = step.value or {}
+        for mark, crops in became.items():
+            self.overlay.mark(crops, mark)
+            if mark == "embedded":
+                self._known = self._known[0], self._known[1] + len(crops)
         self._activity.show(step.done, step.total)
         self.progress.setMaximum(step.total)
         self.progress.setValue(step.done)
@@ -193,12 +241,20 @@ class EmbeddingPanel(QWidget):
 
     def _done(self, _result: object) -> None:
         self._task = None
-        self._show(None)
+        self._show(None, "The plane is embedded.")
         self.status.setText("The plane is embedded; clicks do not wait any more.")
-        show_info("The plane is embedded.")
 
     def _failed(self, error: Exception) -> None:
         self._task = None
+        if (embedding := self._embedding) is not None:
+            failed = self._in_hand()
+
+            def show(found: _Opened) -> None:
+                if embedding is self._embedding:
+                    self._show_known(found)  # some were written before the error
+                    self.overlay.mark(set(failed) & set(found.missing), "failed")
+
+            self._parts.worker.call(lambda: _Opened.of(embedding), show)
         self._show(None)
         self.status.setText(
             "Stopped by an error; what was embedded stays. Embed once more to go on."
@@ -224,16 +280,39 @@ class EmbeddingPanel(QWidget):
         if self.overlay.layer is not None:
             self.overlay.layer.visible = self.show_crops.isChecked()
 
-    def _show(self, n_crops: int | None) -> None:
+    def _in_hand(self) -> list[int]:
+        embedding = self._embedding
+        return [] if embedding is None else [crop.index for crop in embedding.in_hand]
+
+    def _look_at_work(self) -> None:
+        """Show which crop is encoded now."""
+        crops = self._in_hand()
+        if self._task is not None and crops != self._shown:
+            self._shown = crops
+            self.overlay.mark(crops, "in hand")
+
+    def _show(self, n_crops: int | None, told: str = "") -> None:
         running = n_crops is not None
         if not running:
-            self._activity.end()
+            self._activity.end(told)
+            self._looking.stop()
         self.run.setText("Stop" if running else "Embed this plane")
         self.pause.setEnabled(running)
         self.pause.setChecked(False)
         self.progress.setVisible(running)
         if n_crops is not None:
             self.progress.setMaximum(n_crops)
+
+
+def _fill(embedding: PlaneEmbedding, *, skip_background: bool) -> Job[None]:
+    """Fill a plane; steps tell what became of their crops, by their numbers."""
+    for step in embedding.fill(batch=1, skip_background=skip_background):
+        became: dict[str, list[int]] = {}
+        for crop in step.value if isinstance(step.value, list) else ():
+            is_empty = skip_background and embedding.state(crop) == "skipped"
+            mark = "empty" if is_empty else "embedded"
+            became.setdefault(mark, []).append(crop.index)
+        yield replace(step, value=became)
 
 
 def _duration(seconds: float) -> str:

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Points
 from napari.utils.transforms import Affine
 
 from napari_sam.engine.request import PlaneView, StackView
 from napari_sam.images import ImageSource, Intensity, fitting_levels
+from napari_sam.prompts.drawn import Drawn
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.components import Dims
     from napari.layers import Image, Layer
     from numpy.typing import NDArray
@@ -244,6 +248,45 @@ def transform_of(
         )
         found["translate"] = np.asarray(inner(offset))
     return found
+
+
+def drawn_of(layer: Layer, image: Image, dims: Dims) -> Drawn:
+    """Return points or shapes of a layer as pixels of an image.
+
+    Parameters
+    ----------
+    layer : Points or Shapes
+        Wherever it lies in the world; axes that it lacks are where the sliders are.
+    image : Image
+    dims : Dims
+    """
+    to_world = _matrix(layer.data_to_world, layer.ndim)
+    to_image = _matrix(image.world_to_data, image.ndim)
+    missing = image.ndim - layer.ndim
+
+    def moved(corners: NDArray[Any]) -> NDArray[np.float64]:
+        world = to_world(np.asarray(corners, np.float64))
+        if missing > 0:
+            here = np.asarray(dims.point, np.float64)[-image.ndim :][:missing]
+            world = np.concatenate(
+                [np.broadcast_to(here, (len(world), missing)), world], axis=1
+            )
+        return to_image(world[:, -image.ndim :])
+
+    if isinstance(layer, Points):
+        features = {name: list(layer.features[name]) for name in layer.features}
+        return Drawn.of_points(moved(layer.data), features)
+    corners = tuple(moved(each) for each in layer.data)
+    return Drawn(tuple(str(each) for each in layer.shape_type), corners)
+
+
+def _matrix(
+    convert: Callable[[Any], Any], n: int
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Return an affine map of napari, which takes one point, for many points."""
+    origin = np.asarray(convert(np.zeros(n)), np.float64)
+    steps = [np.asarray(convert(each), np.float64) - origin for each in np.eye(n)]
+    return lambda points: points @ np.stack(steps) + origin
 
 
 def to_layer(points: NDArray[Any], index: PlaneIndex) -> NDArray[np.float64]:

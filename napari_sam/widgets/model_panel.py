@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -14,13 +14,11 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sam.weights import list_models
+from napari_sam.widgets.contrast_question import ContrastQuestion
+from napari_sam.widgets.controls import LayerBox, shorten
 from napari_sam.widgets.scale_choice import ScaleChoice
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from napari.layers import Layer
-
     from napari_sam.widgets.panel import DockParts
 
 _FILE = "from a file ..."
@@ -39,10 +37,10 @@ class ModelPanel(QWidget):
     def __init__(self, parts: DockParts) -> None:
         super().__init__()
         self._parts = parts
-        self.image = _LayerBox("no image", "Image layer to segment", always=False)
+        self.image = LayerBox("no image", "Image layer to segment", always=False)
         self.model = QComboBox()
-        _narrow(self.model, "Weights of the network; larger ones are slower")
-        self.labels = _LayerBox(
+        shorten(self.model, "Weights of the network; larger ones are slower")
+        self.labels = LayerBox(
             "new layer",
             "Labels layer that objects are kept in; a new one is made with the first "
             "object",
@@ -60,6 +58,8 @@ class ModelPanel(QWidget):
         layout.addRow("Objects", self.labels)
         layout.addRow("Typical size", self.size)
         layout.addRow(self.status)
+        self.contrast = ContrastQuestion(parts)
+        layout.addRow(self.contrast)
         for spec in list_models():
             self.model.addItem(spec.name, spec.name)
             self.model.setItemData(
@@ -113,45 +113,3 @@ class ModelPanel(QWidget):
 
     def _choose_labels(self) -> None:
         self._parts.bridge.choose_labels(self.labels.layer)
-
-
-def _narrow(combo: QComboBox, tip: str) -> None:
-    """A long name must not widen the dock."""
-    combo.setToolTip(tip)
-    combo.setSizeAdjustPolicy(
-        QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-    )
-    combo.setMinimumContentsLength(8)
-
-
-class _LayerBox(QComboBox):
-    """A list of layers, the chosen one shown.
-
-    The layers are kept here: Qt gives back a copy of what it holds as data.
-    """
-
-    def __init__(self, without: str, tip: str, *, always: bool) -> None:
-        super().__init__()
-        self._without = without
-        self._always = always
-        self._layers: list[Layer | None] = []
-        _narrow(self, tip)
-
-    @property
-    def layer(self) -> Layer | None:
-        """The layer that is shown."""
-        at = self.currentIndex()
-        return self._layers[at] if at >= 0 else None
-
-    def offer(self, layers: Sequence[Layer], chosen: Layer | None) -> None:
-        """Show layers, without telling anybody."""
-        self._layers = list(layers)
-        if self._always or not layers:
-            self._layers.append(None)
-        with QSignalBlocker(self):
-            self.clear()
-            self.addItems(
-                [self._without if x is None else x.name for x in self._layers]
-            )
-            known = [i for i, each in enumerate(self._layers) if each is chosen]
-            self.setCurrentIndex(known[0] if known else -1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from psygnal import Signal
+
+from napari_sam.errors import NapariSamError
 
 if TYPE_CHECKING:
     from napari_sam.engine.jobs import Step
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     )
     from napari_sam.engine.session import Session
     from napari_sam.widgets.workers import Task, Worker
+
+logger = logging.getLogger(__name__)
 
 
 class Network:
@@ -80,7 +85,12 @@ class Network:
 
             # the old network is let go first: two may not fit on the device
             self._planes = None
-            return Planes(load_model(name, device=device))
+            planes = Planes(load_model(name, device=device))
+            try:
+                planes.find_on_disk()
+            except NapariSamError as error:  # without them it works, too
+                logger.warning("embeddings on disk are not used: %s", error)
+            return planes
 
         self.name = name
         self.status.emit(f"Loading {name} ...")

@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from napari.layers import Labels
@@ -19,7 +19,7 @@ from napari_sam.widgets.garbage import remove_layer
 from napari_sam.widgets.stored_labels import OWN, is_too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image
@@ -29,12 +29,22 @@ if TYPE_CHECKING:
     from napari_sam.stitch import PlaneObject
     from napari_sam.tiling import CropGrid
 
-CANDIDATES = "candidates"
-CROPS = "embedded crops"
+CropMark: TypeAlias = Literal["waiting", "embedded", "in hand", "empty", "failed"]
 
-# Colour-blind safe (Okabe and Ito 2008): orange, sky blue, bluish green.
-_FOUND, _MARKED, _EMBEDDED = "#e69f00", "#56b4e9", "#009e73"
-_WAITING = "#7f7f7f"
+CANDIDATES = "SAM candidates"
+CROPS = "SAM crops"
+
+# Colour-blind safe (Okabe and Ito 2008).
+_FOUND, _MARKED = "#e69f00", "#56b4e9"
+CROP_COLOURS: dict[CropMark, str] = {
+    "waiting": "#7f7f7f",
+    "embedded": "#009e73",
+    "in hand": "#f0e442",
+    "empty": "#56b4e9",
+    "failed": "#d55e00",
+}
+"""What the overlay shows of a crop, in the order of the values of its pixels."""
+_MARKS = list(CROP_COLOURS)
 _OUTLINE = 2  # pixels
 _PART = 4096  # pixels a side of what is drawn at a time
 _CELL = 32  # plane pixels for one pixel of the overlay; cores are cut far coarser
@@ -73,10 +83,18 @@ class CandidateLayer:
     @property
     def layer(self) -> Labels | None:
         """The layer, while there is a search."""
-        return self._layer if self._layer in self._viewer.layers else None
+        is_there = self._pixels is not None and self._layer in self._viewer.layers
+        return self._layer if is_there else None
+
+    def prepare(self) -> None:
+        """Make the layer already, empty and hidden: napari takes 100 ms to do so."""
+        if self._layer not in self._viewer.layers:
+            active = self._viewer.layers.selection.active
+            self._add(np.zeros((1, 1), np.uint8), visible=False)
+            self._viewer.layers.selection.active = active
 
     def begin(self, region: Box, image: Image) -> Labels:
-        """Make the layer for the candidates of a region, in plane pixels.
+        """Show the layer over a region, in plane pixels, and select it.
 
         Outlines are drawn in an array; a region larger than that is filled, in a store
         with levels, as outlines are not seen from afar.
@@ -84,12 +102,26 @@ class CandidateLayer:
         self.clear()
         self._region, self._shown = region, Box(0, 0, 0, 0)
         shape = region.shape
-        data: Any
+        place = plane_geometry(image, corner=(region.y0, region.x0))
         if is_too_large(shape):
-            store = LabelStore.create(shape)
-            self._pixels, data = store, store.shown_levels
-        else:
-            self._pixels = data = np.zeros(shape, np.uint8)
+            self.close()
+            self._pixels = store = LabelStore.create(shape)
+            return self._add(store.shown_levels, **place)
+        self.prepare()
+        layer = self._layer
+        if layer is None:
+            raise RuntimeError("the layer of candidates was not made")
+        self._pixels = layer.data = np.zeros(shape, np.uint8)
+        for name, value in place.items():
+            if not _is_same(getattr(layer, name), value):
+                setattr(layer, name, value)
+        layers = self._viewer.layers
+        layers.move(layers.index(layer), len(layers))
+        layer.visible = True
+        layers.selection.active = layer
+        return layer
+
+    def _add(self, data: Any, **options: Any) -> Labels:
         self._layer = Labels(
             data,
             name=CANDIDATES,
@@ -98,7 +130,7 @@ class CandidateLayer:
             ),
             opacity=0.9,
             metadata={OWN: True},
-            **plane_geometry(image, corner=(region.y0, region.x0)),
+            **options,
         )
         if not self._layer.multiscale:
             self._layer.editable = False
@@ -146,9 +178,18 @@ class CandidateLayer:
         self._refresh()
 
     def clear(self) -> None:
+        """Show no candidates; an array's layer is hidden, to be used again."""
+        layer, self._pixels = self.layer, None
+        if layer is not None and layer.multiscale:
+            self.close()
+        elif layer is not None:
+            layer.visible = False
+            layer.data = np.zeros((1, 1), np.uint8)  # lets the pixels go
+
+    def close(self) -> None:
         """Take the layer away."""
-        if self.layer is not None:
-            remove_layer(self._viewer, self.layer)
+        if self._layer is not None and self._layer in self._viewer.layers:
+            remove_layer(self._viewer, self._layer)
         self._layer, self._pixels = None, None
 
     def _put(self, box: Box, values: Any) -> None:
@@ -189,7 +230,10 @@ class EmbeddingOverlay:
             name=CROPS,
             metadata={OWN: True},
             opacity=0.25,
-            colormap=DirectLabelColormap(color_dict={0: _WAITING, None: _EMBEDDED}),
+            colormap=DirectLabelColormap(
+                color_dict={None: CROP_COLOURS["waiting"]}
+                | dict(enumerate(CROP_COLOURS.values()))
+            ),
             **options,
         )
         self._layer.editable = False
@@ -197,15 +241,16 @@ class EmbeddingOverlay:
         self._viewer.add_layer(self._layer)
         self._viewer.layers.selection.active = active
 
-    def mark(self, crop: int) -> None:
-        """Show that a crop is embedded, by its number in the grid."""
+    def mark(self, crops: Iterable[int], mark: CropMark) -> None:
+        """Show what is known of crops, by their numbers in the grid."""
         layer = self.layer
         if layer is None or self._grid is None:
             return
-        core = self._grid[crop].core
-        cells = slice(core.y0 // _CELL, -(-core.y1 // _CELL))
-        columns = slice(core.x0 // _CELL, -(-core.x1 // _CELL))
-        layer.data[cells, columns] = 1
+        for number in crops:
+            core = self._grid[number].core
+            cells = slice(core.y0 // _CELL, -(-core.y1 // _CELL))
+            columns = slice(core.x0 // _CELL, -(-core.x1 // _CELL))
+            layer.data[cells, columns] = _MARKS.index(mark)
         layer.refresh(extent=False, thumbnail=False)
 
     def clear(self) -> None:
@@ -244,6 +289,13 @@ def plane_geometry(
         "affine": affine,
         "units": image.units[-2:],
     }
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    """Whether an attribute of a layer need not be set."""
+    if isinstance(new, np.ndarray):
+        return np.array_equal(np.asarray(old), new)
+    return bool(old == new)
 
 
 def _parts(box: Box) -> Iterator[Box]:

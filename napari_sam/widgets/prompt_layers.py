@@ -15,7 +15,7 @@ from napari.layers import Points, Shapes
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_sam.engine.draft import Shape
+from napari_sam.engine.draft import Shape, read_shape
 from napari_sam.widgets.garbage import remove_layer
 from napari_sam.widgets.geometry import (
     TRANSFORM,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import napari
     from napari.layers import Image, Labels, Layer
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from napari_sam.engine.draft import Draft
     from napari_sam.engine.request import ShownMask
@@ -48,7 +48,6 @@ _SHAPE_MODES = {
     "ellipse": "add_ellipse",
     "scribble": "add_path",
 }
-_ELLIPSE_CORNERS = 48
 _POINT_PX = 10  # on the screen: small objects must be seen beside it
 _TOLD = ("added", "removed", "changed")
 
@@ -352,40 +351,6 @@ class PromptLayers:
             self._is_showing = before
 
 
-def read_shape(kind: str, corners: NDArray[np.float32]) -> Shape:
-    """Return what a shape of napari means.
-
-    Parameters
-    ----------
-    kind : str
-        "rectangle", "ellipse", "polygon", "path", "line" and others of napari.
-    corners : (N, 2) float32 array, (y, x), plane pixels
-    """
-    if kind in ("path", "line", "polyline"):
-        return Shape("line", corners)
-    if kind == "ellipse":
-        return Shape("area", _ellipse(corners))
-    if kind == "rectangle" and _is_upright(corners):
-        return Shape("box", np.stack([corners.min(0), corners.max(0)]))
-    return Shape("area", corners)
-
-
-def _is_upright(corners: NDArray[np.float32]) -> bool:
-    """Whether each side of a rectangle runs along an axis."""
-    sides = np.abs(np.diff(corners[[0, 1, 2, 3, 0]], axis=0))
-    return bool((sides.min(axis=1) < 1e-3 * (1 + sides.max(axis=1))).all())
-
-
 def _rectangle(ends: NDArray[np.float32]) -> NDArray[np.float32]:
     (y0, x0), (y1, x1) = ends.tolist()
     return np.array([[y0, x0], [y0, x1], [y1, x1], [y1, x0]], np.float32)
-
-
-def _ellipse(corners: ArrayLike) -> NDArray[np.float32]:
-    """Return points of the ellipse in a (rotated) rectangle of four corners."""
-    array = np.asarray(corners, np.float64)
-    centre = array.mean(0)
-    first, second = (array[1] - array[0]) / 2, (array[3] - array[0]) / 2
-    turn = np.linspace(0, 2 * np.pi, _ELLIPSE_CORNERS, endpoint=False)[:, None]
-    found = centre + np.cos(turn) * first + np.sin(turn) * second
-    return np.asarray(found, np.float32)

@@ -255,7 +255,12 @@ class PromptPanel(QWidget):
             "crop is encoded after the first answer, and the mask is replaced."
         )
         self.completes.toggled.connect(self._set_completes)
+        self.hovers = QCheckBox("Show masks under the mouse")
+        self.hovers.setToolTip(
+            f"Show what a click would give, as holding {key_of('hover')} does"
+        )
         layout.addWidget(self.completes, 2, 0, 1, 2)
+        layout.addWidget(self.hovers, 3, 0, 1, 2)
         layout.addWidget(QLabel("Other objects"), 0, 0)
         layout.addWidget(self.overlap, 0, 1)
         layout.addWidget(QLabel("Preview"), 1, 0)

@@ -255,7 +255,7 @@ class SavePanel(QWidget):
         self.status.setText("")
         if waits:
             self.status.setText("This image has been worked on before.")
-            show_info("Autosaved session found: open the panel Save to go on with it.")
+            show_info("Autosaved work: see the panel Save")
 
     def _load_autosaved(self) -> None:
         if self._earlier is not None:

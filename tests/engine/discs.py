@@ -38,6 +38,9 @@ class DiscPlanes:
         found = tuple(self._predict(each) for each in request.questions)
         return PredictResult(request.generation, request.view, found, "discs", "0" * 64)
 
+    def find_on_disk(self) -> None:
+        """There is nothing to find."""
+
     def complete(self, _wanted: CompleteRequest) -> Iterator[Step]:
         return iter(())
 

@@ -114,7 +114,7 @@ def test_rejected_ones_do_not_come_back(choice):
 
 @pytest.mark.parametrize("limit", [0, 4096**2])
 def test_commit_and_undo(choice, labels, limit, monkeypatch):
-    monkeypatch.setattr("napari_sam.engine.choice._ONE_EDIT", limit)
+    monkeypatch.setattr("napari_sam.labels.edit._ONE_EDIT", limit)
     before = labels.array.copy()
     found = painted(choice)
     edits, records = choice.edits()

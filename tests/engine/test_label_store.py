@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from napari_sam.engine import label_store
 from napari_sam.engine.label_store import LabelStore, write_chunks
 from napari_sam.errors import FormatError, InputError
-from napari_sam.labels import ArrayLabels, LabelEdit
+from napari_sam.labels import ArrayLabels, LabelEdit, box_around
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -164,3 +164,19 @@ def test_a_store_on_disk_is_not_copied_and_another_folder_not_loaded(
     (tmp_path / "empty").mkdir()
     with pytest.raises(FormatError, match="holds no label store"):
         LabelStore.load(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("ids", [[3, 4, 9], [1, 2**32 - 1], [7], [5, 4_000_000_000, 6]])
+@pytest.mark.parametrize("background", [True, False])
+def test_it_knows_where_objects_lie_whatever_their_ids(ids, background):
+    store = LabelStore.create((40, 50))
+    rng = np.random.default_rng(1)
+    pixels = rng.choice([*ids, *([0] if background else [])], (20, 30)).astype("u4")
+    pixels[:, 7] = ids[0]  # a few columns that only one object has
+    store[5:25, 10:40] = pixels
+    expected = {
+        number: box_around(np.asarray(store[0:40, 0:50]) == number)
+        for number in np.unique(pixels[pixels > 0]).tolist()
+    }
+    assert store.boxes(PLANE) == expected
+    assert store.fresh_ids(1) == [max(expected) + 1]

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_sam.errors import InputError
-from napari_sam.labels import ArrayLabels, LabelEdit, box_around, region_of
+from napari_sam.labels import (
+    ArrayLabels,
+    LabelEdit,
+    box_around,
+    paint_free,
+    region_of,
+)
 from napari_sam.tiling import Box
 
 SMALL = arrays(np.uint32, (5, 7), elements=st.integers(0, 9))
@@ -61,3 +67,33 @@ def test_fresh_ids_are_above_all_that_ever_were() -> None:
     assert target.box_of((None, None), 7) == Box(0, 0, 2, 2)
     assert target.box_of((None, None), 3) is None
     assert box_around(np.zeros((3, 3), bool)) is None
+
+
+@pytest.mark.parametrize("most", [10**9, 0])
+def test_masks_take_free_pixels_first_come_first(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """All at once or one by one, the same labels; against painting one by one."""
+    monkeypatch.setattr("napari_sam.labels.edit._ONE_EDIT", most)
+    rng = np.random.default_rng(3)
+    labels = np.zeros((2, 60, 2100), np.uint32)
+    labels[1, 10:30, 1000:1040] = 4
+    expected = labels[1].copy()
+    masks, has_pixels, number = [], [], 5
+    for _ in range(60):
+        y, x = rng.integers(0, 40), rng.integers(980, 1060)  # across two cells
+        box = Box(y, x, y + rng.integers(1, 20), x + rng.integers(1, 40))
+        mask = rng.random(box.shape) < 0.7
+        masks.append((box, mask))
+        free = mask & (expected[box.slices] == 0)
+        has_pixels.append(bool(free.any()))
+        expected[box.slices][free] = number
+        number += has_pixels[-1]
+    target = ArrayLabels(labels)
+    edits, found = paint_free(target, (1, None, None), masks, 5)
+    target.write(edits)
+    np.testing.assert_array_equal(labels[1], expected)
+    assert found == has_pixels
+    assert not all(found)
+    assert not labels[0].any()
+    assert len(edits) == (1 if most else len(masks))

@@ -10,6 +10,7 @@ import pytest
 from skimage.draw import disk
 
 from napari_sam.cache import EmbeddingCache
+from napari_sam.labels import LabelEdit
 from napari_sam.tiling import Box
 from tests.engine.oracle import OracleSam, image_of
 
@@ -96,7 +97,9 @@ def test_find_choose_keep_undo(
 
     panel.choice.toggle(6, 6)
     assert panel.commit("marked") == 1
+    assert panel.commit("marked") == 0  # a second press changes nothing
     labels = dock.bridge.labels
+    qtbot.waitUntil(labels.data.any, timeout=PATIENCE_MS)
     np.testing.assert_array_equal(labels.data > 0, truth == 1)
     assert dock.session.records[1].predicted_iou is not None
     press_undo(panel.candidates.layer)
@@ -106,6 +109,7 @@ def test_find_choose_keep_undo(
     # what is labelled now is no candidate any more
     qtbot.waitUntil(lambda: len(panel.choice.objects) == 3, timeout=PATIENCE_MS)
     assert panel.commit("all") == 3
+    qtbot.waitUntil(lambda: panel.choice is None, timeout=PATIENCE_MS)
     np.testing.assert_array_equal(labels.data > 0, truth > 0)
     assert panel.candidates.layer is None
 
@@ -115,6 +119,49 @@ def test_find_choose_keep_undo(
     assert not labels.data.any()
     dock.session.redo()
     np.testing.assert_array_equal(labels.data > 0, truth == 1)
+
+
+def test_objects_kept_while_others_are_on_their_way_keep_their_pixels(
+    dock: Any, truth: NDArray[np.uint32], qtbot: QtBot
+) -> None:
+    panel = find(dock, qtbot)
+    labels = dock.bridge.make_labels()
+    qtbot.waitUntil(lambda: not dock.worker.is_busy, timeout=PATIENCE_MS)
+    assert panel.commit("all") == 4
+    # kept by hand before the worker's answer has come
+    box = Box.whole(truth.shape)
+    before = np.zeros_like(truth)
+    after = np.where(truth == 2, 77, 0).astype(np.uint32)
+    edit = LabelEdit((None, None), box, before, after)
+    dock.session.edit_labels("by hand", [edit])
+    qtbot.waitUntil(lambda: panel.choice is None, timeout=PATIENCE_MS)
+    np.testing.assert_array_equal(labels.data == 77, truth == 2)
+    np.testing.assert_array_equal(labels.data > 0, truth > 0)
+    assert len(np.unique(labels.data)) == 5
+    assert dock.session.undo() == "keep 3 objects"
+
+
+def test_the_layer_of_candidates_is_made_when_the_panel_is_opened(
+    dock: Any, qtbot: QtBot
+) -> None:
+    """Adding one takes napari 100 ms; a search takes the one that waits."""
+    from napari_sam.widgets.automatic_panel import AutomaticPanel
+
+    panel = dock.open_panel(AutomaticPanel)
+    names = [each.name for each in dock.viewer.layers]
+    assert "SAM candidates" not in names
+    panel._prepare()
+    waiting = dock.viewer.layers["SAM candidates"]
+    assert not waiting.visible
+    added: list[object] = []
+    dock.viewer.layers.events.inserted.connect(lambda event: added.append(event.value))
+    find(dock, qtbot)
+    panel.discard()
+    find(dock, qtbot)
+    assert panel.candidates.layer is waiting
+    assert added == []
+    dock.close_dock()
+    assert "SAM candidates" not in dock.viewer.layers
 
 
 @pytest.mark.parametrize("what", ["image", "labels"])
@@ -143,7 +190,9 @@ def test_review_and_export_of_what_was_found(
     from napari_sam.widgets.export_panel import ExportPanel
     from napari_sam.widgets.review_panel import ReviewPanel
 
-    find(dock, qtbot).commit("all")
+    panel = find(dock, qtbot)
+    panel.commit("all")
+    qtbot.waitUntil(lambda: panel.choice is None, timeout=PATIENCE_MS)
     review = dock.panel(ReviewPanel)
     review.refresh()
     qtbot.waitUntil(lambda: len(review.form.table.rows) == 4, timeout=PATIENCE_MS)

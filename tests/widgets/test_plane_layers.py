@@ -109,21 +109,44 @@ def test_candidates_are_shown_marked_and_gone(
     assert pixels().any()
     layer.clear()
     assert layer.layer is None
+    # an array's layer waits for the next search, and holds no pixels meanwhile
+    waiting = viewer.layers[1:]
+    assert [each.visible for each in waiting] == ([] if shown.multiscale else [False])
+    assert [each.data.size for each in waiting] == ([] if shown.multiscale else [1])
+    again = layer.begin(Box(100, 100, 200, 300), image)
+    assert (again is shown) is not large
+    assert again.visible
+    assert viewer.layers.selection.active is again
+    np.testing.assert_allclose(
+        again.data_to_world((1, 2)), image.data_to_world((0, 101, 102))[1:], atol=1e-9
+    )
+    assert not pixels().any() or large
+    layer.close()
     assert len(viewer.layers) == 1
 
 
 def test_embedded_crops_are_shown(viewer: ViewerModel) -> None:
-    from napari_sam.widgets.plane_layers import EmbeddingOverlay
+    from napari.utils.colormaps.standardize_color import transform_color
+
+    from napari_sam.widgets.plane_layers import CROP_COLOURS, EmbeddingOverlay
 
     overlay = EmbeddingOverlay(viewer)
-    overlay.mark(0)  # nothing is shown, nothing happens
+    overlay.mark([0], "embedded")  # nothing is shown, nothing happens
     grid = CropGrid((300, 400), size=256, halo=32, scale=1.0)
     overlay.show(grid, viewer.layers[0])
     assert overlay.layer is not None
-    overlay.mark(0)
+    overlay.mark([0], "embedded")
     done = overlay.layer.data > 0
     assert done[0, 0]
     core = grid[0].core
     assert done.sum() == pytest.approx(core.area / 32**2, rel=0.2)
+    overlay.mark([1, 2], "failed")
+    overlay.mark([2], "empty")
+    for crop, name in ((0, "embedded"), (1, "failed"), (2, "empty"), (3, "waiting")):
+        core = grid[crop].core
+        value = overlay.layer.data[core.y1 // 32 - 1, core.x1 // 32 - 1]
+        seen = overlay.layer.colormap.map(value)
+        wanted = transform_color(CROP_COLOURS[name])[0]
+        np.testing.assert_allclose(seen, wanted, atol=0.01)
     overlay.clear()
     assert len(viewer.layers) == 1

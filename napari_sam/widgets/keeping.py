@@ -1,0 +1,86 @@
+"""Many objects into the labels: computed in the worker, written in the window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from napari.utils.notifications import show_info
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_sam.engine.records import ObjectRecord
+    from napari_sam.labels import LabelEdit, LabelTarget
+    from napari_sam.widgets.panel import DockParts
+
+Found: TypeAlias = "tuple[list[LabelEdit], list[ObjectRecord]]"
+
+
+class Keeper:
+    """Keeps objects as one step; the window waits for the writing alone.
+
+    Parameters
+    ----------
+    parts : DockParts
+    """
+
+    def __init__(self, parts: DockParts) -> None:
+        self._parts = parts
+        self._n_changes = 0
+        parts.session.labels_changed.connect(self._note_change)
+
+    def keep(
+        self,
+        make: Callable[[LabelTarget], Found],
+        on_done: Callable[[int], None] = lambda n: None,
+        of: str = "",
+    ) -> None:
+        """Keep objects soon.
+
+        Parameters
+        ----------
+        make : callable
+            Returns edits of the labels and records; runs in the worker's thread, and
+            once more if the labels have changed meanwhile.
+        on_done : callable
+            Called with the number of objects, in the thread of the window.
+        of : str
+            Where they come from, for people: " of prompts.csv".
+        """
+        self._parts.bridge.need_labels()
+        session = self._parts.session
+        target, n_changes = session.labels, self._n_changes
+        if target is None:
+            return
+
+        def write(found: Found) -> None:
+            if session.labels is not target:
+                on_done(0)  # other labels were chosen: these objects lie beside them
+            elif n_changes != self._n_changes:
+                self.keep(make, on_done, of)
+            else:
+                on_done(self._write(*found, of))
+
+        self._parts.worker.call(lambda: make(target), write)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._parts.session.labels_changed.disconnect(self._note_change)
+
+    def _write(
+        self, edits: list[LabelEdit], records: list[ObjectRecord], of: str
+    ) -> int:
+        if not records:
+            show_info("No objects to keep.")
+            return 0
+        noun = "object" if len(records) == 1 else "objects"
+        self._parts.session.edit_labels(
+            f"keep {len(records)} {noun}{of}",
+            edits,
+            [(each.object_id, each) for each in records],
+        )
+        show_info(f"{len(records)} {noun} kept.")
+        return len(records)
+
+    def _note_change(self, _edits: object) -> None:
+        self._n_changes += 1

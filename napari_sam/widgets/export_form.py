@@ -78,7 +78,7 @@ class ExportForm(QWidget):
         measure = QPushButton("Measure into the table")
         measure.setToolTip(
             "Area, shape and intensity of each object, into the features table of the "
-            "labels (Layers > Visualize > Features table widget)."
+            "labels (menu Layers > Metadata > Features table widget)."
         )
         measure.clicked.connect(lambda: self.measure_asked.emit(self.size_um()))
         form = QFormLayout()

@@ -85,8 +85,8 @@ class ExportPanel(QWidget):
             features = {"index": table["object"], **table}
             labels.features = features
             show_info(
-                f"{len(table['object'])} objects measured into {labels.name!r}: see "
-                "Layers > Visualize > Features table widget."
+                f"{len(table['object'])} objects measured: see Layers > Metadata > "
+                "Features table widget."
             )
 
         self._parts.worker.call(work, show)

@@ -243,8 +243,9 @@ class GivenPanel(QWidget):
 
         def told(n_kept: int) -> None:
             lost = n_given - n_kept
-            why = f"; {lost} lie beside the image or on other objects" if lost else ""
-            self.status.setText(f"{n_kept} objects of {name} kept{why}.")
+            lie = "lies" if lost == 1 else "lie"
+            why = f"; {lost} {lie} beside the image or on other objects" if lost else ""
+            self.status.setText(f"Kept {n_kept} of {n_given} objects of {name}{why}.")
 
         self._keeper.keep(make, told, f" of {name}")
 

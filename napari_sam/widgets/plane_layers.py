@@ -116,7 +116,8 @@ class CandidateLayer:
             if not _is_same(getattr(layer, name), value):
                 setattr(layer, name, value)
         layers = self._viewer.layers
-        layers.move(layers.index(layer), len(layers))
+        if layers[-1] is not layer:
+            layers.move(layers.index(layer), len(layers))
         layer.visible = True
         layers.selection.active = layer
         return layer

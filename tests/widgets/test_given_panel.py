@@ -71,7 +71,7 @@ def test_points_of_another_layer_become_objects(
     assert panel.layer.layer is viewer.layers["spots"]
     panel.run.click()
     qtbot.waitUntil(lambda: "objects of" in panel.status.text(), timeout=PATIENCE_MS)
-    assert "4 objects of spots kept; 1 lie beside" in panel.status.text()
+    assert "Kept 4 of 5 objects of spots; 1 lies beside" in panel.status.text()
     labels = dock.bridge.labels
     np.testing.assert_array_equal(labels.data > 0, truth > 0)
     for number, record in dock.session.records.items():

@@ -1,6 +1,7 @@
 """How the plugin feels: what a person waits for, in milliseconds.
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/napari_plugin.py
+    ... --only clicks      # or search, several, large: a part of it
 
 Prints one line for each figure: opening the dock; a click on an embedded crop, from the
 mouse event to the mask on the layer; the longest time that the window does not react
@@ -10,6 +11,7 @@ while a crop is encoded and while objects are searched; keeping an object in lab
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import time
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PATIENCE_S = 300.0
+PARTS = ["clicks", "search", "several", "large"]
 N_CLICKS = 15
+N_HOVERS = 30
 N_COMMITS = 20
 
 
@@ -154,6 +158,15 @@ def measure_clicks(dock: SegmentAnything, pulse: Pulse) -> None:
     )
     dock.session.reject()
     rest(0.5)
+    start = time.perf_counter()
+    for y, x in rng.uniform(60, 450, (N_HOVERS, 2)):
+        dock.session.peek((y, x))
+        wait_for(lambda: not dock.session.is_waiting)
+        QApplication.processEvents()
+    rate = N_HOVERS / (time.perf_counter() - start)
+    print(f"{'masks under a moving mouse':<58}{rate:9.1f} per second", flush=True)
+    dock.session.peek(None)
+    rest(0.5)
 
 
 def measure_search(dock: SegmentAnything, pulse: Pulse) -> None:
@@ -206,18 +219,25 @@ def measure_large(viewer: napari.Viewer, dock: SegmentAnything) -> None:
 
 
 def main() -> None:
-    """Measure everything, one after the other."""
+    """Measure everything, one after the other, or the parts that are named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=PARTS, action="append")
+    wanted = parser.parse_args().only or PARTS
     viewer = napari.Viewer(show=True)
     dock, pulse = measure_opening(viewer)
-    measure_clicks(dock, pulse)
-    measure_search(dock, pulse)
-    # four crops, and as many objects as a field of view has
-    several = np.asarray(mosaic()[0][9_000:10_536, 9_000:10_536])
-    dock.bridge.choose_image(viewer.add_image(several, rgb=True))
-    rest(1)
-    print(f"the same on {several.shape[0]} x {several.shape[1]} px:")
-    measure_search(dock, pulse)
-    measure_large(viewer, dock)
+    if "clicks" in wanted:
+        measure_clicks(dock, pulse)
+    if "search" in wanted:
+        measure_search(dock, pulse)
+    if "several" in wanted:
+        # four crops, and as many objects as a field of view has
+        several = np.asarray(mosaic()[0][9_000:10_536, 9_000:10_536])
+        dock.bridge.choose_image(viewer.add_image(several, rgb=True))
+        rest(1)
+        print(f"on {several.shape[0]} x {several.shape[1]} px:")
+        measure_search(dock, pulse)
+    if "large" in wanted:
+        measure_large(viewer, dock)
     dock.close_dock()
     viewer.close()
 

@@ -320,7 +320,9 @@ def _duration(seconds: float) -> str:
 
     Examples
     --------
-    >>> _duration(42.3), _duration(150)
-    ('42 s', '3 min')
+    >>> _duration(42.3), _duration(150), _duration(9000)
+    ('42 s', '3 min', '2.5 h')
     """
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from skimage.draw import disk
 
 from napari_sam.cache import EmbeddingCache
+from napari_sam.engine.choice import Choice
 from napari_sam.labels import LabelEdit
 from napari_sam.tiling import Box
 from tests.engine.oracle import OracleSam, image_of
@@ -139,6 +141,33 @@ def test_objects_kept_while_others_are_on_their_way_keep_their_pixels(
     np.testing.assert_array_equal(labels.data > 0, truth > 0)
     assert len(np.unique(labels.data)) == 5
     assert dock.session.undo() == "keep 3 objects"
+
+
+def test_many_objects_hold_up_the_window_for_one_write_only(
+    dock: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari.layers import Labels
+
+    panel = find(dock, qtbot)
+    threads: list[object] = []
+    edits, write = Choice.edits, Labels.data_setitem
+    writes: list[object] = []
+
+    def note_thread(self: Choice, *how: Any) -> Any:
+        threads.append(threading.current_thread())
+        return edits(self, *how)
+
+    def note_write(self: Labels, *what: Any, **how: Any) -> None:
+        writes.append(self)
+        write(self, *what, **how)
+
+    monkeypatch.setattr(Choice, "edits", note_thread)
+    monkeypatch.setattr(Labels, "data_setitem", note_write)
+    assert panel.commit("all") == 4
+    qtbot.waitUntil(lambda: panel.choice is None, timeout=PATIENCE_MS)
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
+    assert writes == [dock.bridge.labels]
 
 
 def test_the_layer_of_candidates_is_made_when_the_panel_is_opened(

@@ -3,7 +3,8 @@
 Each object is drawn from the signed distance to its border, enlarged together with
 the image: lines are smooth and thin however few pixels the object has, and lie
 inside it, so that of two objects that touch both lines are seen. Colours are chosen
-to stand out from the image, and differ between neighbours.
+to stand out from the image, and differ between neighbours. All that needs more than a
+few bytes for each pixel is done in bands of rows.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from __future__ import annotations
 import heapq
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import distance_transform_edt, find_objects, gaussian_filter
 from skimage.color import rgb2lab
-from skimage.segmentation import expand_labels, relabel_sequential
+from skimage.segmentation import expand_labels
 
 from napari_sam.errors import InputError
 from napari_sam.writers.atomic import atomic
@@ -25,7 +26,7 @@ from napari_sam.writers.scale import sizes_um
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,6 +35,10 @@ MAX_SIDE = 4096
 
 _GOOD_SIDE, _MAX_ZOOM = 2000, 4
 _NEAR_PIXELS = 4.0
+_BAND_PIXELS = 2**20
+"""Pixels of the labels that are worked on at once."""
+_RIM = 3
+"""Pixels of the labels that are drawn around an object."""
 _N_COLOURS = 6  # enough for any planar map, see `choose_colours`
 _COLOURS = np.array(
     [
@@ -121,22 +126,34 @@ def draw_overlay(
     labels = np.asarray(labels)
     _check(image, labels, opacity)
     size = sizes_um(pixel_size_um)
-    labels = relabel_sequential(labels.astype(np.int64))[0]
     image, labels, shrink = _shrunk(image, labels)
+    labels = _numbered(labels)
     zoom = min(math.ceil(_GOOD_SIDE / max(labels.shape)), _MAX_ZOOM)
     height, width = labels.shape[0] * zoom, labels.shape[1] * zoom
-    enlarged = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-    canvas = np.asarray(enlarged, dtype=np.float32).copy()
+    enlarged = Image.fromarray(image)
+    if zoom > 1:
+        enlarged = enlarged.resize((width, height), Image.Resampling.BICUBIC)
+    picture = np.array(enlarged)
     line = max(2.0, max(height, width) / 800)
     tint = _tint(image, labels)
     if opacity is None:
         opacity = _FILL if np.hypot(*tint) < _COLOURED else _FILL_ON_COLOUR
     colours = _palette(tint)[choose_colours(labels, _N_COLOURS)]
-    for number, place in enumerate(find_objects(labels), start=1):
-        if place is not None:  # an object may vanish when the image is shrunk
-            colour = colours[number - 1]
-            _draw_object(canvas, labels, number, place, (zoom, line, opacity), colour)
-    picture: NDArray[np.uint8] = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    places = find_objects(labels)
+    tops, bottoms = (
+        np.array(
+            [(rows.start - _RIM, rows.stop + _RIM) for rows, _ in places], np.int64
+        )
+        .reshape(-1, 2)
+        .T
+    )
+    for band in _bands(labels.shape):
+        top = band.start * zoom
+        canvas = picture[top : band.stop * zoom].astype(np.float32)
+        for i in np.flatnonzero((tops < band.stop) & (bottoms > band.start)).tolist():
+            drawn = _drawn(labels, i + 1, places[i], zoom)
+            _draw_object(canvas, drawn, top, (line, opacity), colours[i])
+        picture[top : band.stop * zoom] = np.clip(canvas + 0.5, 0, 255)
     return _with_scale_bar(picture, size["X"] * shrink / zoom) if size else picture
 
 
@@ -173,14 +190,47 @@ def choose_colours(labels: NDArray[Any], n_colours: int) -> NDArray[np.intp]:
 def _neighbours(labels: NDArray[Any]) -> list[set[int]]:
     """Find the objects that lie within a few pixels of each object."""
     neighbours: list[set[int]] = [set() for _ in range(int(labels.max(initial=0)))]
-    grown = expand_labels(labels, distance=_NEAR_PIXELS / 2)
-    for a, b in ((grown[1:], grown[:-1]), (grown[:, 1:], grown[:, :-1])):
-        border = (a != b) & (a > 0) & (b > 0)
-        pairs = np.unique(np.stack([a[border], b[border]], axis=1), axis=0) - 1
-        for i, j in pairs.tolist():
-            neighbours[i].add(j)
-            neighbours[j].add(i)
+    for grown in _grown_bands(labels, _NEAR_PIXELS / 2, overlap=1):
+        for a, b in ((grown[1:], grown[:-1]), (grown[:, 1:], grown[:, :-1])):
+            border = (a != b) & (a > 0) & (b > 0)
+            pairs = np.unique(np.stack([a[border], b[border]], axis=1), axis=0) - 1
+            for i, j in pairs.tolist():
+                neighbours[i].add(j)
+                neighbours[j].add(i)
     return neighbours
+
+
+def _grown_bands(
+    labels: NDArray[Any], distance: float, overlap: int = 0
+) -> Iterator[NDArray[Any]]:
+    """Let objects grow as `expand_labels` does; yield band by band.
+
+    Each band begins with the last ``overlap`` rows of the one before.
+    """
+    reach = math.ceil(distance)
+    for band in _bands(labels.shape):
+        start, first = (max(band.start - n, 0) for n in (overlap, overlap + reach))
+        grown = expand_labels(labels[first : band.stop + reach], distance=distance)
+        yield grown[start - first : band.stop - first]
+
+
+def _bands(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Cut labels into rows that can be worked on at once."""
+    step = max(_BAND_PIXELS // shape[1], 1)
+    for start in range(0, shape[0], step):
+        yield slice(start, min(start + step, shape[0]))
+
+
+def _numbered(labels: NDArray[Any]) -> NDArray[np.int32]:
+    """Number objects 1, 2, ... in the order of their ids."""
+    parts = [np.unique(labels[band]) for band in _bands(labels.shape)]
+    ids = np.unique(np.concatenate(parts))
+    ids = ids[ids > 0]
+    numbers = np.zeros(labels.shape, np.int32)
+    for band in _bands(labels.shape):
+        part = labels[band]
+        numbers[band] = np.where(part > 0, np.searchsorted(ids, part) + 1, 0)
+    return numbers
 
 
 def _smallest_last(neighbours: Sequence[set[int]]) -> list[int]:
@@ -204,12 +254,18 @@ def _smallest_last(neighbours: Sequence[set[int]]) -> list[int]:
 
 def _tint(image: NDArray[np.uint8], labels: NDArray[Any]) -> NDArray[np.float64]:
     """Mean colour, (a, b) of CIELAB, of the image where lines will run."""
-    rows, cols = np.nonzero(expand_labels(labels, distance=_NEAR_PIXELS))
-    if len(rows) == 0:
+    grown = _grown_bands(labels, _NEAR_PIXELS)
+    near = np.concatenate([band > 0 for band in grown])
+    step = max(1, int(np.count_nonzero(near)) // 10_000)
+    chosen, n_before = [], 0
+    for band in _bands(labels.shape):
+        pixels = image[band][near[band]]
+        chosen.append(pixels[-n_before % step :: step])
+        n_before += len(pixels)
+    if n_before == 0:
         return np.zeros(2)
-    step = max(1, len(rows) // 10_000)
-    pixels = rgb2lab(image[None, rows[::step], cols[::step]])
-    return np.asarray(pixels[0, :, 1:].mean(axis=0))
+    colours = rgb2lab(np.concatenate(chosen)[None])
+    return np.asarray(colours[0, :, 1:].mean(axis=0))
 
 
 def _palette(tint: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -221,20 +277,35 @@ def _palette(tint: NDArray[np.float64]) -> NDArray[np.float32]:
     return _COLOURS[np.sort(np.argsort(likeness)[:_N_COLOURS])]
 
 
+class _Drawn(NamedTuple):
+    """Where an object lies in the picture, and how deep each pixel is in it."""
+
+    y0: int
+    x0: int
+    distance: NDArray[np.float32]
+
+
+def _drawn(
+    labels: NDArray[np.int32], number: int, place: tuple[slice, slice], zoom: int
+) -> _Drawn:
+    rows, cols = (slice(max(s.start - _RIM, 0), s.stop + _RIM) for s in place)
+    distance = _signed_distance(labels[rows, cols] == number, zoom)
+    return _Drawn(rows.start * zoom, cols.start * zoom, distance)
+
+
 def _draw_object(
     canvas: NDArray[np.float32],
-    labels: NDArray[Any],
-    number: int,
-    place: tuple[slice, slice],
-    style: tuple[int, float, float],
+    drawn: _Drawn,
+    top: int,
+    style: tuple[float, float],
     colour: NDArray[np.float32],
 ) -> None:
-    """Draw shadow, fill and line of one object into the canvas."""
-    zoom, line, opacity = style
-    rows, cols = (slice(max(s.start - 3, 0), s.stop + 3) for s in place)
-    distance = _signed_distance(labels[rows, cols] == number, zoom)
-    y0, x0 = rows.start * zoom, cols.start * zoom
-    region = canvas[y0 : y0 + distance.shape[0], x0 : x0 + distance.shape[1]]
+    """Draw shadow, fill and line of one object into a band that begins at a row."""
+    line, opacity = style
+    first, x1 = max(drawn.y0, top), drawn.x0 + drawn.distance.shape[1]
+    distance = drawn.distance[first - drawn.y0 : top + len(canvas) - drawn.y0]
+    start = first - top
+    region = canvas[start : start + len(distance), drawn.x0 : x1]
     inside = np.clip(distance + 0.5, 0, 1)[..., None]
     rim = np.clip(line - distance + 0.5, 0, 1)[..., None]
     shadow = np.clip(1 + distance / line, 0, 1)[..., None] * (1 - inside)

@@ -84,7 +84,7 @@ def save_outlines(
 def _middles(ids: NDArray[np.uint32], factor: int) -> NDArray[np.uint32]:
     """Return the pixel in the middle of each block."""
     y, x = (min(factor, n) // 2 for n in ids.shape)
-    return ids[y::factor, x::factor]
+    return ids[y::factor, x::factor].copy()  # a view would keep all pixels
 
 
 def _shrunk(image: ImageSource, factor: int) -> Any:

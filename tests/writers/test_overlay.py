@@ -137,6 +137,18 @@ def test_small_images_are_enlarged_and_large_ones_shrunk() -> None:
     assert chroma(picture)[10, -100] > 5
 
 
+def test_bands_of_rows_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    labels = np.zeros((90, 70), np.uint32)
+    for number, (y, x) in enumerate(rng.integers(0, 70, (25, 2)).tolist()):
+        labels[y : y + 9 + number, x : x + 7] = 40 - number
+    whole = draw_overlay(image, labels)
+    for rows in (1, 7, 64):
+        monkeypatch.setattr("napari_sam.writers.overlay._BAND_PIXELS", 70 * rows)
+        np.testing.assert_array_equal(draw_overlay(image, labels), whole)
+
+
 def test_saves_png(tmp_path: Path) -> None:
     image, labels = gray((50, 60)), np.eye(50, 60, dtype=np.uint16)
     path = save_overlay(image, labels, tmp_path / "übersicht.png", pixel_size_um=1)

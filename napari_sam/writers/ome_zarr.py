@@ -66,13 +66,13 @@ def save_ome_zarr(
     Returns
     -------
     Path
-        Where the folder is: uint32, with area and centroid of each object, in pixels,
-        and a colour.
+        Where the folder is: uint32, or uint64 where an id needs it, with area and
+        centroid of each object, in pixels, and a colour.
 
     Raises
     ------
     InputError
-        If the labels are none, or an id is above 2^32 - 1.
+        If the labels are none, or an id is above 2^63 - 1.
     FormatError
         If the image beside which labels are to be written is no OME-Zarr 0.5.
     FileError
@@ -131,28 +131,41 @@ def _write_levels(labels: ImageSource, group: zarr.Group) -> Objects:
     """Write all levels of the pyramid; return the objects of all planes together."""
     lengths = dict(zip("TZYX", labels.shape, strict=True))
     axes = stack_axes(labels)
-    level = _create(group, 0, tuple(lengths[axis] for axis in axes), axes)
+    shape = tuple(lengths[axis] for axis in axes)
+    level = _create(group, 0, shape, axes, _id_type(labels))
     parts = []
     planes = np.ndindex(*level.shape[:-2])
     for plane, at in zip(labels.plane_indices(), planes, strict=True):
         for box in _shards(labels.plane_shape):
             ids = read_ids(labels, box, plane)
-            most = int(ids.max())
-            if most >= 2**32:
-                raise InputError(
-                    f"object id {most} does not fit in 32 bits; relabel the objects"
-                )
-            level[(*at, *box.slices)] = ids.astype(np.uint32)
+            level[(*at, *box.slices)] = ids.astype(level.dtype)
             parts.append(objects_of(ids, box.y0, box.x0))
     while max(level.shape[-2:]) > _SMALLEST_LEVEL:
         level = _halved(level, group, axes)
     return Objects.merged(parts)
 
 
+def _id_type(labels: ImageSource) -> np.dtype[Any]:
+    """Choose 32 bits if they hold all ids: viewers are made for them."""
+    if labels.array.dtype.itemsize <= 4:
+        return np.dtype(np.uint32)
+    most = max(
+        int(read_ids(labels, box, plane).max())
+        for plane in labels.plane_indices()
+        for box in _shards(labels.plane_shape)
+    )
+    if most >= 2**63:
+        raise InputError(
+            f"object id {most} does not fit in 63 bits; relabel the objects"
+        )
+    return np.dtype(np.uint32 if most < 2**32 else np.uint64)
+
+
 def _halved(level: zarr.Array[Any], group: zarr.Group, axes: str) -> zarr.Array[Any]:
     height, width = (-(-n // 2) for n in level.shape[-2:])
     number = len(list(group.arrays()))
-    half = _create(group, number, (*level.shape[:-2], height, width), axes)
+    shape = (*level.shape[:-2], height, width)
+    half = _create(group, number, shape, axes, level.dtype)
     for plane in np.ndindex(*level.shape[:-2]):
         for box in _shards((height, width)):
             rows = slice(2 * box.y0, 2 * box.y1, 2)
@@ -162,7 +175,11 @@ def _halved(level: zarr.Array[Any], group: zarr.Group, axes: str) -> zarr.Array[
 
 
 def _create(
-    group: zarr.Group, number: int, shape: tuple[int, ...], axes: str
+    group: zarr.Group,
+    number: int,
+    shape: tuple[int, ...],
+    axes: str,
+    dtype: np.dtype[Any],
 ) -> zarr.Array[Any]:
     plane, ones = shape[-2:], [1] * len(shape[:-2])
     chunk = [min(_CHUNK, n) for n in plane]
@@ -170,7 +187,7 @@ def _create(
     return group.create_array(
         str(number),
         shape=shape,
-        dtype=np.uint32,
+        dtype=dtype,
         chunks=(*ones, *chunk),
         shards=(*ones, *shard) if shard != chunk else None,
         dimension_names=list(axes.lower()),

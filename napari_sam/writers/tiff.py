@@ -209,7 +209,8 @@ def _tiles(
             if least < 0 or most > np.iinfo(dtype).max:
                 raise InputError(
                     f"object ids from {least} to {most} do not fit in {dtype}; relabel "
-                    "the objects" + (", or save as uint32" if most < 2**32 else "")
+                    "the objects, or save as "
+                    + ("uint32" if most < 2**32 else "OME-Zarr, which holds 64 bits")
                 )
             for x in range(0, shape[-1], width):
                 cut = band[:, x : x + width].astype(dtype)

@@ -115,12 +115,27 @@ def test_an_image_of_another_version_takes_no_labels(
         save_ome_zarr(scene, tmp_path / "old.zarr" / "labels" / "cells")
 
 
+def test_ids_take_64_bits_where_they_need_them(tmp_path: Path) -> None:
+    ids = np.zeros((1100, 40), np.int64)
+    ids[:600, 10:20], ids[700:, 3:30] = 5, 2**32 - 1
+    path = save_ome_zarr(ids, tmp_path / "small.zarr")
+    assert open_image(path).array.dtype == np.uint32
+    ids[700:, 3:30] = 2**40 + 7
+    path = save_ome_zarr(ids, tmp_path / "large.zarr")
+    assert open_image(path).array.dtype == np.uint64
+    assert_array_equal(open_image(path).read(), ids)
+    assert_array_equal(open_image(path, level=1).read(), ids[::2, ::2])
+    facts: Any = zarr.open_group(path, mode="r").attrs["ome"]
+    values = [each["label-value"] for each in facts["image-label"]["properties"]]
+    assert values == [5, 2**40 + 7]
+
+
 def test_a_failure_leaves_what_was_there(tmp_path: Path, scene: Any) -> None:
     path = save_ome_zarr(scene, tmp_path / "a.zarr")
     with pytest.raises(FileError, match="exists already"):
         save_ome_zarr(scene * 0, path)
-    with pytest.raises(InputError, match="object id 4294967296 does not fit"):
-        save_ome_zarr(np.array([[2**32]]), path, overwrite=True)
+    with pytest.raises(InputError, match=f"object id {2**63} does not fit in 63 bits"):
+        save_ome_zarr(np.array([[2**63]], np.uint64), path, overwrite=True)
     assert_array_equal(open_image(path).read(), scene)
     save_ome_zarr(scene[::-1], path, overwrite=True)
     assert_array_equal(open_image(path).read(), scene[::-1])

@@ -306,14 +306,27 @@ class TestTwoCrops:
         assert found.candidate.predicted_iou == 0.6
         assert (found.n_views, found.is_cut) == (2, False)
 
-    def test_the_better_of_two_whole_views_wins(self):
-        grid = CropGrid((24, 40), size=24, halo=8, scale=1.0)
-        assert [crop.box.x0 for crop in grid] == [0, 8, 16]
-        worse = self.view(1, (8, 21, 14, 25), 0.8)
-        better = self.view(2, (8, 21, 15, 25), 0.9)
-        (found,) = self.objects(worse, better, grid=grid)
-        assert found.candidate.box == better.box
+    @pytest.mark.parametrize("x0", [20, 24])
+    def test_the_more_central_of_two_whole_views_wins(self, x0):
+        grid = CropGrid((24, 56), size=24, halo=8, scale=1.0)
+        assert [crop.box.x0 for crop in grid][1:3] == [8, 16]
+        first = self.view(1, (8, x0 - 2, 14, x0 + 2), 0.8)  # 8 to 32 px
+        second = self.view(2, (8, x0 - 2, 15, x0 + 2), 0.9)  # 16 to 40 px
+        (found,) = self.objects(first, second, grid=grid)
+        expected = first if x0 == 20 else second  # 12 and 4, or 8 and 8 px away
+        assert found.candidate.box == expected.box
         assert found.agreement == pytest.approx(6 / 7)
+
+    def test_beyond_a_border_of_the_plane_there_is_nothing_to_see(self):
+        grid = CropGrid((24, 40), size=24, halo=8, scale=1.0)
+        assert [crop.box for crop in grid][1:] == [
+            Box(0, 8, 24, 32),
+            Box(0, 16, 24, 40),
+        ]
+        first = self.view(1, (0, 24, 6, 28), 0.9)  # 6 px before its right border
+        second = self.view(2, (0, 24, 7, 28), 0.8)  # 10 px behind its left border
+        (found,) = self.objects(first, second, grid=grid)
+        assert found.candidate.box == second.box
 
     def test_a_view_that_ends_too_early_is_not_trusted(self):
         short = self.view(0, (8, 10, 14, 20), 0.95)

@@ -1,7 +1,9 @@
 """Groups of views to objects: which view is taken, or how several are joined.
 
-An object that some crop sees whole is taken from there; one that every crop cuts is
-put together, each pixel from the crop whose core holds it.
+An object that some crop sees whole is taken from there; of several such crops from the
+one in which it lies most central, for a network sees less of the surroundings of what
+lies near a border. One that every crop cuts is put together, each pixel from the crop
+whose core holds it.
 """
 
 from __future__ import annotations
@@ -171,7 +173,7 @@ def make_objects(
     # crop by crop, so that views that were read a moment ago are asked again
     in_order = sorted(groups, key=lambda group: nodes.crops[group.members[0]])
     for group in in_order:
-        members = group.members
+        members = _most_central_first(group.members, nodes, crops, grid.shape)
         candidates = [_candidate(nodes, i, views) for i in members]
         best, joined = _joined(candidates, cut[members].tolist(), crops)
         if joined is not None:
@@ -237,6 +239,25 @@ def _are_cut(
     return np.asarray((before | behind).any(axis=1))
 
 
+def _most_central_first(
+    members: list[int], nodes: Nodes, crops: dict[int, Crop], shape: tuple[int, int]
+) -> list[int]:
+    """Sort views of one object by their distance from the borders of their crops."""
+
+    def depth(i: int) -> float:
+        """Return the distance of the middle from the nearest border in the plane."""
+        crop, sides = crops[int(nodes.crops[i])].box, nodes.boxes[i]
+        middle = (sides[:2] + sides[2:]) / 2
+        before = np.where(
+            (crop.y0, crop.x0) > np.zeros(2), middle - (crop.y0, crop.x0), np.inf
+        )
+        ends = np.array([crop.y1, crop.x1])
+        behind = np.where(ends < shape, ends - middle, np.inf)
+        return float(min(before.min(), behind.min()))
+
+    return sorted(members, key=depth, reverse=True)  # stable: then the better one
+
+
 def _that_reach_core(
     nodes: Nodes,
     places: NDArray[np.int64],
@@ -265,9 +286,9 @@ def _that_reach_core(
 def _joined(
     candidates: list[Candidate], cut: list[bool], crops: dict[int, Crop]
 ) -> tuple[int, Candidate | None]:
-    """Choose among views, sorted best first, or make one mask of them all.
+    """Choose among views, the first choice first, or make one mask of them all.
 
-    Returns the number of the view that is taken; of the best, if all are joined.
+    Returns the number of the view that is taken; of the first, if all are joined.
     """
     together = _composed(candidates, crops)
     for k, (candidate, is_cut) in enumerate(zip(candidates, cut, strict=True)):

@@ -137,6 +137,7 @@ class PlaneEmbedding:
         Returns
         -------
         (1, C, e, e) float32 tensor, on the model's device
+            As `Sam.encode` returns it.
 
         Raises
         ------
@@ -315,11 +316,6 @@ class PlaneEmbedding:
         input_h, input_w = (max(1, min(size, round(n * scale))) for n in box.shape)
         return Crop(-1, -1, -1, box, core=box, input_shape=(input_h, input_w))
 
-    @property
-    def _shape(self) -> tuple[int, int, int]:
-        config = self.model.config
-        return config.embed_dim, config.embedding_size, config.embedding_size
-
     def _place(self, crop: Crop) -> tuple[CacheEntry | None, int]:
         """Return the entry that holds a crop, and its number there."""
         if crop.index >= 0 or self._cache is None:
@@ -332,7 +328,7 @@ class PlaneEmbedding:
         key = {**self._key, **self._image_key(crop), **what}
         if self._cache is None or not (self._cache.adds or self._cache.knows(key)):
             return None
-        return self._cache.entry(key, n, self._shape)
+        return self._cache.entry(key, n, self.model.embedding_shape)
 
     def _image_key(self, crop: Crop) -> dict[str, Any]:
         """Identify the pixels that a crop is read from, and their level."""

@@ -94,6 +94,8 @@ def encoder_digest(model: Sam) -> str:
     if known is not None and known[0] == state:
         return known[1]
     digest = hashlib.sha256(repr(model.config.encoder).encode())
+    if model.can_place:
+        digest.update(f"not placed, {model.embedding_shape}".encode())
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         plain = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)

@@ -101,6 +101,7 @@ class _Shared:
     """What all prompts on a crop share, and those without a mask."""
 
     embedding: Tensor
+    placed: Tensor  # in the frame
     details: Details | None
     prepared: PreparedEmbedding | None = None
 
@@ -274,7 +275,7 @@ class Predictor:
         """
         seen = [_seen(each, crop) for each in prompts]
         shared = self._share(crop)
-        size = _batch(shared.embedding.shape[-2:], shared.embedding.device)
+        size = batch_of(shared.embedding.shape[-2:], shared.embedding.device)
         found: dict[int, tuple[Tensor, Tensor]] = {}
         for group in alike(seen):
             for first in range(0, len(group), size):
@@ -298,7 +299,7 @@ class Predictor:
                 self._prepared(shared)
                 if masks is None
                 else self.model.prepare(
-                    shared.embedding, masks=masks, details=shared.details
+                    shared.placed, masks=masks, details=shared.details
                 ),
                 points=points,
                 labels=labels,
@@ -313,7 +314,8 @@ class Predictor:
         kept = self._shared.pop(crop, None)
         if kept is None or kept.embedding is not embedding:
             with device_errors():
-                kept = _Shared(embedding, self.model.details(embedding))
+                placed = self.model.place(embedding)
+                kept = _Shared(embedding, placed, self.model.details(placed))
         self._shared[crop] = kept
         while len(self._shared) > _KEPT_CROPS:
             self._shared.popitem(last=False)
@@ -322,9 +324,7 @@ class Predictor:
     def _prepared(self, shared: _Shared) -> PreparedEmbedding:
         """Return what all prompts without a mask share."""
         if shared.prepared is None:
-            shared.prepared = self.model.prepare(
-                shared.embedding, details=shared.details
-            )
+            shared.prepared = self.model.prepare(shared.placed, details=shared.details)
         return shared.prepared
 
     @torch.inference_mode()
@@ -394,10 +394,11 @@ def decoder_batch(embedding: PreparedEmbedding) -> int:
     int
         Without influence on the answers.
     """
-    return _batch(embedding.size, embedding.source.device)
+    return batch_of(embedding.size, embedding.source.device)
 
 
-def _batch(size: Sequence[int], device: torch.device) -> int:
+def batch_of(size: Sequence[int], device: torch.device) -> int:
+    """Return how many prompts are best decoded at once on so many rows and columns."""
     n_cells = size[0] * size[1]
     if device.type == "cpu":
         return min(max(1, _CPU_CELLS // n_cells), _MAX_CPU_BATCH)
@@ -411,6 +412,7 @@ def decode_points(
     crop: Crop,
     points: NDArray[np.float64],
     worth: float | None = None,
+    shifts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Ask for the object at each of many single points.
 
@@ -425,6 +427,8 @@ def decode_points(
     points : (N, 2) array, (y, x), plane pixels
     worth : float, optional
         As for `Sam.decode`.
+    shifts : (N, 2) tensor, (x, y), input pixels, optional
+        By how much the embedding of each point was moved in the frame.
 
     Returns
     -------
@@ -437,6 +441,8 @@ def decode_points(
         If the device runs out of memory.
     """
     inputs, labels = points_to_input(points, crop, model.device)
+    if shifts is not None:
+        inputs = inputs + shifts[:, None]
     with device_errors():
         return model.decode(
             embedding, points=inputs, labels=labels, multimask=True, worth=worth

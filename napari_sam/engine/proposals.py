@@ -5,8 +5,9 @@ apart for certain. Its peaks become point prompts: one question for each object,
 placed, instead of a thousand on a grid. The decoder answers in a window around each
 prompt: most of its work grows with the area that it looks at, and a cell does not
 need the whole crop. The prompt lies in the middle of its window, wherever it lies in
-the crop, so that another crop is asked the same. Where an answer reaches the edge of
-its window the whole crop is asked.
+the crop, and of our own network the window lies in the middle of the frame, so that
+another crop is asked the same: what is decoded depends on where it is said to lie.
+Where an answer reaches the edge of its window the whole crop is asked.
 
 Candidates may still overlap; `napari_sam.stitch` resolves that.
 """
@@ -22,7 +23,7 @@ import torch
 from scipy import ndimage
 
 from napari_sam.engine.jobs import device_errors
-from napari_sam.engine.predict import decode_points, decoder_batch
+from napari_sam.engine.predict import batch_of, decode_points
 from napari_sam.engine.votes import find_meetings
 from napari_sam.errors import InputError
 from napari_sam.masks import Candidate, stability_scores
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_sam.model import PreparedEmbedding, Sam
+    from napari_sam.model.affinity import Details
     from napari_sam.tiling import Crop
 
 # Logits and maps have a quarter of the input's resolution, the embedding a 16th.
@@ -126,8 +128,8 @@ def proposal_candidates(
     ----------
     model : Sam
         A network with a proposal head.
-    embedding : (1, C, e, e) tensor
-        Embedding of the crop.
+    embedding : (1, C', e, e) tensor
+        Embedding of the crop, as `Sam.encode` returns it.
     crop : Crop
         Where the crop lies.
     mode : ProposalMode
@@ -145,9 +147,9 @@ def proposal_candidates(
     """
     height, width = (-(-n // _CELL) for n in crop.input_shape)
     with torch.inference_mode(), device_errors():
-        proposed, prepared = _look(model, embedding)
+        proposed, windows = _Windows.of(model, embedding)
         maps = proposed[0, :, :height, :width].cpu().numpy()
-    votes = None if prepared.details is None else prepared.details.votes
+    votes = None if windows.details is None else windows.details.votes
     if votes is None:
         peaks = find_peaks(maps, mode)
     else:
@@ -161,10 +163,10 @@ def proposal_candidates(
     for side in (_window(model, mode), whole):
         corners = _corners(peaks, maps.shape[1:], side)
         beyond: list[int] = []
-        n = mode.batch or decoder_batch(prepared.windows([(0, 0)], side))
+        n = mode.batch or batch_of((side, side), model.device)
         for batch in (asked[i : i + n] for i in range(0, len(asked), n)):
-            part = prepared.windows(corners[batch].tolist(), side)
-            logits, ious = _decode(model, part, crop, points[batch])
+            part, shifts = windows.prepare(corners[batch], side)
+            logits, ious = _decode(model, part, crop, points[batch], shifts)
             answers = _Answers.best(
                 logits, ious, corners[batch], peaks, maps.shape[1:], mode
             )
@@ -418,23 +420,89 @@ def _autocast(model: Sam) -> torch.autocast:
     return torch.autocast(model.device.type, torch.bfloat16, enabled=is_bfloat16)
 
 
-def _look(model: Sam, embedding: Tensor) -> tuple[Tensor, PreparedEmbedding]:
-    """Return the head's maps and the prepared embedding; its features serve both."""
-    head = model.proposal_head
-    features = head.features(embedding) if isinstance(head, ProposalHead) else None
-    maps = model.propose(embedding, features)
-    with _autocast(model):
-        details = model.details(embedding, features=features)
-        return maps, model.prepare(embedding, details=details)
+@dataclass(slots=True, eq=False)
+class _Windows:
+    """Parts of a crop, ready to be decoded.
+
+    Attributes
+    ----------
+    model : Sam
+    embedding, placed : (1, C', e, e), (1, C, e, e) tensor
+        The crop, before and after it was placed in the frame.
+    details : Details or None
+        What the proposal head knows of it.
+    whole : PreparedEmbedding, optional
+        Of the crop; made when it is first asked for.
+    """
+
+    model: Sam
+    embedding: Tensor
+    placed: Tensor
+    details: Details | None
+    whole: PreparedEmbedding | None = None
+
+    @classmethod
+    def of(cls, model: Sam, embedding: Tensor) -> tuple[Tensor, Self]:
+        """Return the head's maps of a crop, too; its features serve both."""
+        placed, head = model.place(embedding), model.proposal_head
+        features = head.features(placed) if isinstance(head, ProposalHead) else None
+        maps = model.propose(placed, features)
+        with _autocast(model):
+            details = model.details(placed, features=features)
+        return maps, cls(model, embedding, placed, details)
+
+    @torch.inference_mode()
+    def prepare(
+        self, corners: NDArray[np.int64], side: int
+    ) -> tuple[PreparedEmbedding, Tensor | None]:
+        """Cut out windows, and place each in the middle of the frame if possible.
+
+        Parameters
+        ----------
+        corners : (N, 2) int64 array
+            First row and column of each, in cells.
+        side : int
+            In cells.
+
+        Returns
+        -------
+        prepared : PreparedEmbedding
+        shifts : (N, 2) float32 tensor or None
+            By how much each was moved in the frame, (x, y), pixels.
+        """
+        places = [(row, column) for row, column in corners.tolist()]
+        size = self.embedding.shape[-1]
+        with device_errors(), _autocast(self.model):
+            if side == size or self.placed is self.embedding:
+                if self.whole is None:
+                    self.whole = self.model.prepare(self.placed, details=self.details)
+                return self.whole.windows(places, side), None
+            middle = (size - side) // 2
+            parts = [
+                self.embedding[..., row : row + side, column : column + side]
+                for row, column in places
+            ]
+            origin = (middle, middle)
+            placed = self.model.place(torch.cat(parts), origin)
+            moved = middle - corners[:, ::-1]
+            shifts = torch.from_numpy(_PATCH * moved).to(placed)
+            details = self.details
+            if details is not None:
+                details = details.windows(places, side, (size, size)).moved(shifts)
+            return self.model.prepare(placed, origin=origin, details=details), shifts
 
 
 def _decode(
-    model: Sam, part: PreparedEmbedding, crop: Crop, points: NDArray[np.float64]
+    model: Sam,
+    part: PreparedEmbedding,
+    crop: Crop,
+    points: NDArray[np.float64],
+    shifts: Tensor | None,
 ) -> tuple[Tensor, NDArray[np.float32]]:
     """Decode points on a part of the embedding: logits (N, 3, h, w), IoU (N, 3)."""
     # On a CPU the decoder itself keeps what is large in the model's precision.
     with _autocast(model) if model.device.type != "cpu" else nullcontext():
-        logits, ious = decode_points(model, part, crop, points)
+        logits, ious = decode_points(model, part, crop, points, shifts=shifts)
     return logits, ious.cpu().numpy()
 
 

@@ -14,6 +14,7 @@ and learns what they cannot say. Published weights have no votes and do without.
 N prompts, J seeds, K masks, h and w height and width in cells of 4 pixels.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,41 @@ class Details(NamedTuple):
 
     edges: Tensor
     votes: Tensor | None = None
+
+    def windows(
+        self, corners: Sequence[tuple[int, int]], side: int, size: tuple[int, int]
+    ) -> "Details":
+        """Cut one square out for each of several prompts.
+
+        Parameters
+        ----------
+        corners, side
+            As for `napari_sam.model.mask_decoder.PreparedEmbedding.windows`.
+        size : tuple of int
+            Height and width of the whole, in cells of 16 pixels.
+        """
+        edges = self.edges.unflatten(1, (*size, -1))
+        parts = [
+            edges[:, row : row + side, column : column + side]
+            for row, column in corners
+        ]
+        votes = self.votes
+        if votes is not None:
+            n = 16 // CELL
+            places = [
+                votes[..., n * row : n * (row + side), n * column : n * (column + side)]
+                for row, column in corners
+            ]
+            votes = torch.cat(places)
+        return Details(torch.cat(parts).flatten(1, 3), votes)
+
+    def moved(self, shifts: Tensor) -> "Details":
+        """Move what each prompt sees by so many pixels of the frame, (N, 2), (x, y)."""
+        if self.votes is None:
+            return self
+        centre, other, place = self.votes.split([2, 2, 2], dim=1)
+        by = shifts[:, :, None, None]
+        return Details(self.edges, torch.cat([centre + by, other, place + by], dim=1))
 
 
 class Seeds(NamedTuple):

@@ -13,6 +13,8 @@ equal features, and the mask decoder, made for features of a vision transformer 
 knows positions, cannot part them. So the encoder estimates from every place where
 the centre of its object lies, and adds that position, in sines and cosines, to the
 embedding: all of one object then carries one code, and neighbours carry others.
+The code says where in the frame something lies, and what is decoded depends on it. So
+it can be added later (`ConvEncoder.place`): what two crops see may be placed alike.
 
 Rejected: depthwise convolutions (bound by memory: an eighth of the rate, measured on a
 Zen 5 core in bfloat16). What the code of centres gains by itself was not measured.
@@ -66,7 +68,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode (B, 3, S, S) to (B, out_chans, S / 16, S / 16); S a multiple of 32."""
-        return self.with_offsets(x)[0]
+        return self.place(self.look(x))
 
     def with_offsets(
         self, x: Tensor, origin: tuple[int, int] = (0, 0)
@@ -86,6 +88,47 @@ class ConvEncoder(nn.Module):
         offsets : (B, 2, H / 8, W / 8) float32 tensor
             See `CentreCode`.
         """
+        features, offsets = self._seen(x)
+        code, offsets = self.centres(offsets, origin)
+        return self.norm(features + code), offsets
+
+    def look(self, x: Tensor) -> Tensor:
+        """Encode all but where in the frame it is.
+
+        Parameters
+        ----------
+        x : (B, 3, H, W) tensor
+            As for `with_offsets`.
+
+        Returns
+        -------
+        (B, out_chans + 8, H / 16, W / 16) float32 tensor
+            For `place`: features, then where centres lie from each quarter of a cell.
+        """
+        return torch.cat([part.float() for part in self._seen(x)], dim=1)
+
+    def place(self, seen: Tensor, origin: tuple[int, int] = (0, 0)) -> Tensor:
+        """Say of what `look` returned, or part of it, where in the frame it is.
+
+        Parameters
+        ----------
+        seen : (B, out_chans + 8, e, f) float32 tensor
+        origin : tuple of int
+            Row and column in the frame, in cells.
+
+        Returns
+        -------
+        (B, out_chans, e, f) float32 tensor
+            The embedding.
+        """
+        features, offsets = seen.split(
+            [seen.shape[1] - CentreCode.CHANNELS, CentreCode.CHANNELS], 1
+        )
+        embedding: Tensor = self.norm(features + self.centres(offsets, origin)[0])
+        return embedding
+
+    def _seen(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and offsets, neither of which knows of the frame."""
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         for stage in self.stages[:3]:
             x = stage(x)
@@ -94,8 +137,7 @@ class ConvEncoder(nn.Module):
             coarse, scale_factor=2.0, mode="bilinear", align_corners=False
         )
         features = F.relu(fused)
-        code, offsets = self.centres(features, origin)
-        return self.norm(self.neck(features) + code), offsets
+        return self.neck(features), self.centres.offsets(features)
 
 
 class CentreCode(nn.Module):
@@ -117,21 +159,23 @@ class CentreCode(nn.Module):
     """Turns per pixel of the finest projection, on average; the roughest is 1/1024."""
     UNIT = 32.0
     """Pixels of the frame for which the estimate is 1."""
+    CHANNELS = 4 * 2
+    """Numbers of a cell that say where centres lie."""
 
     projection: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.offsets = nn.Conv2d(width, 4 * 2, kernel_size=3, padding=1)
+        self.offsets = nn.Conv2d(width, self.CHANNELS, kernel_size=3, padding=1)
         self.mix = nn.Conv2d(4 * 2 * self.N_FREQUENCIES, width, kernel_size=1)
         deviations = torch.logspace(-10, math.log2(self.FINEST), self.N_FREQUENCIES, 2)
         projection = torch.randn(2, self.N_FREQUENCIES) * deviations
         self.register_buffer("projection", projection)
 
     def forward(
-        self, features: Tensor, origin: tuple[int, int]
+        self, offsets: Tensor, origin: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Encode the centres seen from (B, C, e, f) features.
+        """Encode the centres that ``offsets`` of features, (B, 8, e, f), speak of.
 
         Returns
         -------
@@ -139,9 +183,9 @@ class CentreCode(nn.Module):
         offsets : (B, 2, 2 * e, 2 * f) float32 tensor
             (x, y) from the middle of each place to the centre, in units of `UNIT`.
         """
-        offsets = F.pixel_shuffle(self.offsets(features).float(), 2)
+        offsets = F.pixel_shuffle(offsets.float(), 2)
         # Positions need more digits than bfloat16 has.
-        with torch.autocast(features.device.type, enabled=False):
+        with torch.autocast(offsets.device.type, enabled=False):
             at = self._places(offsets, origin) + self.UNIT * offsets
             angles = torch.einsum("bdhw,df->bfhw", at, 2 * math.pi * self.projection)
             waves = torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)

@@ -112,15 +112,7 @@ class PreparedEmbedding:
 
         details = self.details
         if details is not None:
-            edges = cut(details.edges.unflatten(1, (-1, 16)), 1).flatten(1, 2)
-            votes = details.votes
-            if votes is not None:
-                places = [
-                    votes.narrow(2, 4 * row, 4 * side).narrow(3, 4 * column, 4 * side)
-                    for row, column in corners
-                ]
-                votes = torch.cat(places)
-            details = Details(edges, votes)
+            details = details.windows(corners, side, self.size)
         return PreparedEmbedding(
             (side, side),
             cut(self.source, 1),

@@ -20,7 +20,7 @@ from napari_sam.model.config import (
     TinyViTConfig,
     ViTConfig,
 )
-from napari_sam.model.conv_encoder import ConvEncoder
+from napari_sam.model.conv_encoder import CentreCode, ConvEncoder
 from napari_sam.model.image_encoder import ImageEncoderViT
 from napari_sam.model.mask_decoder import (
     MaskDecoder,
@@ -133,12 +133,62 @@ class Sam(nn.Module):
         return F.pad(x, (0, size - width, 0, size - height), mode)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Encode normalised crops (B, 3, S, S) to embeddings (B, C, S / 16, S / 16)."""
-        with torch.autocast(
-            x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
-        ):
-            embedding: Tensor = self.image_encoder(x)
+        """Encode normalised crops.
+
+        Parameters
+        ----------
+        x : (B, 3, S, S) tensor
+            From `preprocess`.
+
+        Returns
+        -------
+        (B, C', S / 16, S / 16) float32 tensor
+            Embeddings; of our own network without where in the frame things are, which
+            `place` adds. What takes an embedding takes it before and after that.
+        """
+        encoder = self.image_encoder
+        look = encoder.look if isinstance(encoder, ConvEncoder) else encoder
+        with self._encoding(x):
+            embedding: Tensor = look(x)
         return embedding.float()
+
+    def place(self, embedding: Tensor, origin: tuple[int, int] = (0, 0)) -> Tensor:
+        """Say of embeddings, or of equal parts of them, where in the frame they are.
+
+        Parameters
+        ----------
+        embedding : (B, C', H, W) float32 tensor
+        origin : tuple of int, default (0, 0)
+            Row and column in the frame, in cells.
+
+        Returns
+        -------
+        (B, C, H, W) float32 tensor
+            The same if it was placed already, as those of published networks are.
+        """
+        encoder = self.image_encoder
+        if embedding.shape[1] == self.config.embed_dim:
+            return embedding
+        assert isinstance(encoder, ConvEncoder)  # noqa: S101 - for the type checker
+        with self._encoding(embedding):
+            placed = encoder.place(embedding, origin)
+        return placed.float()
+
+    @property
+    def can_place(self) -> bool:
+        """Whether embeddings know nothing of the frame before `place`."""
+        return isinstance(self.image_encoder, ConvEncoder)
+
+    @property
+    def embedding_shape(self) -> tuple[int, int, int]:
+        """Of what `encode` returns for one crop, (C', S / 16, S / 16)."""
+        more = CentreCode.CHANNELS if self.can_place else 0
+        size = self.config.embedding_size
+        return self.config.embed_dim + more, size, size
+
+    def _encoding(self, x: Tensor) -> torch.autocast:
+        is_low = self.precision == "bfloat16"
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=is_low)
 
     def prepare(
         self,
@@ -152,7 +202,7 @@ class Sam(nn.Module):
 
         Parameters
         ----------
-        embedding : (B, C, H, W) float32 tensor
+        embedding : (B, C', H, W) float32 tensor
         masks : (N, 1, 4 * H, 4 * W) float32 tensor, optional
             Logits of earlier answers.
         origin : tuple of int, default (0, 0)
@@ -165,6 +215,7 @@ class Sam(nn.Module):
         -------
         PreparedEmbedding
         """
+        embedding = self.place(embedding, origin)
         height, width = embedding.shape[-2:]
         position = self.prompt_encoder.dense_pe()
         position = position[..., origin[0] :, origin[1] :][..., :height, :width]
@@ -184,16 +235,17 @@ class Sam(nn.Module):
 
         Parameters
         ----------
-        embedding : (B, C, H, W) float32 tensor
+        embedding : (B, C', H, W) float32 tensor
         origin
             As in `prepare`.
-        features : (B, C', 4 * H, 4 * W) tensor, optional
+        features : (B, C'', 4 * H, 4 * W) tensor, optional
             From `ProposalHead.features`; computed if not given.
         """
         head = self.proposal_head
         if self.detail is None or not isinstance(head, ProposalHead):
             return None
-        features = head.features(embedding) if features is None else features
+        if features is None:
+            features = head.features(self.place(embedding, origin))
         edges = places_first(self.detail(features)).to(self._places_dtype())
         if head.votes is None:
             return Details(edges)
@@ -215,7 +267,7 @@ class Sam(nn.Module):
 
         Parameters
         ----------
-        embedding : (1 or N, C, H, W) float32 tensor or PreparedEmbedding
+        embedding : (1 or N, C', H, W) float32 tensor or PreparedEmbedding
             One for all prompts, or one each; from `prepare` where several calls ask
             about the same one.
         points : (N, P, 2) float32 tensor, optional
@@ -282,8 +334,8 @@ class Sam(nn.Module):
 
         Parameters
         ----------
-        embedding : (B, C, e, e) float32 tensor
-        features : (B, C', 4 * e, 4 * e) tensor, optional
+        embedding : (B, C', e, e) float32 tensor
+        features : (B, C'', 4 * e, 4 * e) tensor, optional
             As in `details`.
 
         Returns
@@ -306,7 +358,7 @@ class Sam(nn.Module):
         if features is not None and isinstance(head, ProposalHead):
             maps: Tensor = head.maps(features)
         else:
-            maps = head(embedding)
+            maps = head(self.place(embedding))
         # A head may answer in finer cells than the decoder's; the mean keeps 0 to 1.
         cells = (4 * embedding.shape[-2], 4 * embedding.shape[-1])
         return F.adaptive_avg_pool2d(torch.sigmoid(maps.float()), cells)

@@ -10,8 +10,9 @@ from napari_sam.engine.embed import open_plane
 from napari_sam.engine.proposals import ProposalMode, find_peaks, proposal_candidates
 from napari_sam.errors import InputError
 from napari_sam.model import Sam
-from napari_sam.model.config import VARIANTS
+from napari_sam.model.config import VARIANTS, ConvConfig, ProposalConfig, SamConfig
 from napari_sam.stitch import without_duplicates
+from napari_sam.tiling import Box, Crop
 from napari_sam.training.data import distance_maps
 from tests.engine.oracle import crop_of, discs, result
 
@@ -165,6 +166,50 @@ def test_our_own_network_looks_at_windows_and_others_at_the_whole_crop():
     assert proposals._window(ours, ProposalMode()) == 16
     assert proposals._window(published, ProposalMode()) == 64
     assert proposals._window(published, ProposalMode(window=384)) == 24
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("has_votes", [False, True])
+def test_what_is_seen_alike_is_answered_alike_wherever_it_lies(has_votes):
+    torch.manual_seed(0)
+    head = ProposalConfig((8, 8, 8), has_detail=has_votes, has_votes=has_votes)
+    config = SamConfig(
+        "small",
+        ConvConfig((8, 8, 16, 16), (1, 1, 1, 1)),
+        image_size=512,
+        embed_dim=32,
+        decoder_heads=4,
+        decoder_mlp_dim=64,
+        proposal=head,
+    )
+    model = Sam(config).eval()
+    embedding = torch.randn(1, *model.embedding_shape)
+    embedding[..., 16:32, 14:30] = embedding[..., 0:16, 1:17]
+    _, windows = proposals._Windows.of(model, embedding)
+    whole = Box(0, 0, 512, 512)
+    crop = Crop(0, 0, 0, whole, whole, (512, 512))
+    corners = np.array([[0, 1], [16, 14]])
+    points = corners * 16.0 + (77, 130)
+    if has_votes:  # the head's own answer is that of the crop: let it see the same
+        edges = windows.details.edges.unflatten(1, (32, 32, 16))
+        edges[:, 16:32, 14:30] = edges[:, 0:16, 1:17]
+        votes, shift = windows.details.votes, torch.tensor([208.0, 256, 208, 256])
+        votes[..., 64:128, 56:120] = votes[..., 0:64, 4:68]
+        votes[:, [0, 1, 4, 5], 64:128, 56:120] += shift[:, None, None]
+    part, shifts = windows.prepare(corners, 16)
+    logits, _ = proposals._decode(model, part, crop, points, shifts)
+    torch.testing.assert_close(logits[0], logits[1])
+    # said to lie where they lie they are not
+    assert not torch.allclose(
+        *model.decode(
+            model.prepare(model.place(embedding), details=windows.details).windows(
+                corners.tolist(), 16
+            ),
+            points=torch.from_numpy(points[:, None, ::-1].astype(np.float32)),
+            labels=torch.ones(2, 1),
+        )[0],
+        atol=0.01,
+    )
 
 
 class TestWindows:

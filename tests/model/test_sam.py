@@ -82,6 +82,44 @@ def test_preprocess_refuses_what_the_frame_cannot_hold(small, shape):
 
 
 @torch.inference_mode()
+def test_an_embedding_is_placed_where_it_lies(small):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 256, 256, generator=generator)
+    seen = small.encode(x)
+    assert seen.shape == (2, *small.embedding_shape) == (2, 40, 16, 16)
+    for origin in ((0, 0), (3, 5)):
+        expected, _ = small.image_encoder.with_offsets(x, origin)
+        torch.testing.assert_close(small.place(seen, origin), expected)
+        # a part of it, with its own place, is the part
+        row, column = origin[0] + 2, origin[1] + 7
+        part = small.place(seen[..., 2:8, 7:12], (row, column))
+        torch.testing.assert_close(part, expected[..., 2:8, 7:12])
+        torch.testing.assert_close(small.place(part, (9, 9)), part)  # it is placed
+    moved = small.place(seen, (3, 5)) - small.place(seen)
+    assert moved.abs().mean() > 0.01
+
+
+@torch.inference_mode()
+def test_what_takes_an_embedding_places_it():
+    head = ProposalConfig((8, 8, 8), has_detail=True, has_votes=True)
+    small = Sam(dataclasses.replace(SMALL, proposal=head)).eval()
+    seen = small.encode(torch.randn(1, 3, 256, 256))
+    placed = small.place(seen)
+    points, labels = torch.full((1, 1, 2), 99.0), torch.ones(1, 1)
+    for found, expected in zip(
+        small.decode(seen, points=points, labels=labels),
+        small.decode(placed, points=points, labels=labels),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(small.propose(seen), small.propose(placed))
+    found, expected = (
+        small.details(each, (2, 1)) for each in (seen, small.place(seen, (2, 1)))
+    )
+    torch.testing.assert_close(found.votes, expected.votes)
+
+
+@torch.inference_mode()
 def test_the_convolutional_encoder_moves_with_the_image(small):
     generator = torch.Generator().manual_seed(0)
     wide = torch.randn(1, 3, 576, 704, generator=generator)
@@ -103,20 +141,14 @@ def test_the_convolutional_encoder_moves_with_the_image(small):
 def test_places_that_point_to_one_centre_have_one_code():
     torch.manual_seed(0)
     code = CentreCode(16)
-    torch.nn.init.zeros_(code.offsets.weight)
     # Every place points at x = 100, y = 60, wherever it lies.
     y = torch.arange(8) * 8 + 3.5
     x = torch.arange(16) * 8 + 3.5
     target = torch.stack([100 - x.expand(8, 16), 60 - y[:, None].expand(8, 16)])
     waves = []
     hook = code.mix.register_forward_pre_hook(lambda _, a: waves.append(a[0]))
-    real = code.offsets.forward
-    code.offsets.forward = lambda _: torch.nn.functional.pixel_unshuffle(
-        target[None] / CentreCode.UNIT, 2
-    )
-    code(torch.zeros(1, 16, 4, 8), (0, 0))
-    code.offsets.forward = real
-    code(torch.zeros(1, 16, 4, 8), (0, 0))
+    code(torch.nn.functional.pixel_unshuffle(target[None] / CentreCode.UNIT, 2), (0, 0))
+    code(torch.zeros(1, CentreCode.CHANNELS, 4, 8), (0, 0))
     hook.remove()
     together, apart = waves
     assert (together - together[..., :1, :1]).abs().max() < 1e-4

@@ -94,6 +94,11 @@ class Sam(nn.Module):
         """Device of the parameters."""
         return self.pixel_mean.device
 
+    @property
+    def has_votes(self) -> bool:
+        """Whether the weights vote for centres (`napari_sam.model.affinity`)."""
+        return _has_votes(self.config.proposal)
+
     def preprocess(self, images: Tensor) -> Tensor:
         """Normalise images and pad them, right and below, to the input frame.
 

@@ -290,7 +290,9 @@ class PlaneEmbedding:
         """Return a crop that shows a region whole and in its middle.
 
         For objects that do not fit into a crop of the grid: the crop may lie
-        anywhere and has a smaller scale if the region needs it.
+        anywhere and has a smaller scale if the region needs it. Where there is room
+        it begins at a multiple of 64 input px like those of the grid, since a network
+        with strides gives another answer elsewhere.
 
         Parameters
         ----------
@@ -308,11 +310,10 @@ class PlaneEmbedding:
         wanted = Box(y0 - margin, x0 - margin, y1 + margin, x1 + margin)
         wanted = wanted.clip(self.grid.shape)  # beyond the plane there is no context
         scale = min(self.grid.zoom, size / max(*wanted.shape, 1))
-        side = int(size / scale * (1 + 1e-9))
-        box_h, box_w = min(side, height), min(side, width)
-        y0 = min(max((wanted.y0 + wanted.y1 - box_h) // 2, 0), height - box_h)
-        x0 = min(max((wanted.x0 + wanted.x1 - box_w) // 2, 0), width - box_w)
-        box = Box(y0, x0, y0 + box_h, x0 + box_w)
+        side, cell = int(size / scale * (1 + 1e-9)), max(1, size // CELLS) / scale
+        y0 = _start((wanted.y0, wanted.y1), side, height, cell)
+        x0 = _start((wanted.x0, wanted.x1), side, width, cell)
+        box = Box(y0, x0, min(y0 + side, height), min(x0 + side, width))
         input_h, input_w = (max(1, min(size, round(n * scale))) for n in box.shape)
         return Crop(-1, -1, -1, box, core=box, input_shape=(input_h, input_w))
 
@@ -444,6 +445,15 @@ class PlaneEmbedding:
             if len(self._recent) > _KEPT_IN_MEMORY:
                 self._recent.popitem(last=False)
         return embedding
+
+
+def _start(wanted: tuple[int, int], side: int, length: int, cell: float) -> int:
+    """Choose where a crop begins, on a side of the plane, that shows a part of it."""
+    middle = min(max((sum(wanted) - side) // 2, 0), max(length - side, 0))
+    near = (math.floor(middle / cell), math.ceil(middle / cell))
+    starts = sorted((int(k * cell + 0.5) for k in near), key=lambda y: abs(y - middle))
+    fits = [y for y in starts if wanted[1] - side <= y <= wanted[0]]
+    return fits[0] if fits else middle
 
 
 def encode_together(planes: Sequence[PlaneEmbedding], crop: Crop) -> None:

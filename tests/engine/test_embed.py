@@ -372,6 +372,11 @@ def test_crop_around_shows_the_region_whole(tiny_sam, scale):
         margin -= 1.5
         assert crop.box.y0 == 0 or region.y0 - crop.box.y0 >= margin
         assert crop.box.x1 == 290 or crop.box.x1 - region.x1 >= margin
+        # on the cells of the grid, if the region leaves room for it
+        cell = 8 / zoom
+        if max(wanted.shape) + cell + 2 <= 128 / zoom:
+            for start in (crop.box.y0, crop.box.x0):
+                assert abs(start - round(start / cell) * cell) <= 0.5
 
     check()
 

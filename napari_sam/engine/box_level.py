@@ -48,7 +48,8 @@ def fill_boxes(logits: Tensor, boxes: Tensor, crop: Crop) -> Tensor:
         Each mask less its level.
     """
     # beyond the crop lies padding
-    seen = logits[..., *(slice(-(-n // _CELL)) for n in crop.input_shape)]
+    rows, columns = (-(-n // _CELL) for n in crop.input_shape)
+    seen = logits[..., :rows, :columns]
     levels = seen.new_tensor(_LEVELS)
     zero, one = seen.new_tensor(crop.to_plane([[0, 0], [1, 1]]))
     y0, y1 = _edges(seen.amax(dim=-1), levels, zero[0], (one - zero)[0])  # N, K, L

@@ -159,9 +159,9 @@ class AutomaticPanel(QWidget):
         self._parts.bridge.need_labels()  # the choice adopts them
         self._is_keeping = True
 
-        def kept(_n: int) -> None:
+        def kept(n_kept: int) -> None:
             self._is_keeping = False
-            if which == "all" and choice is self.choice:
+            if which == "all" and n_kept and choice is self.choice:
                 self.discard()
 
         self._keep(lambda target: choice.edits(which), kept)

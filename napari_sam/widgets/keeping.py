@@ -43,7 +43,8 @@ class Keeper:
             Returns edits of the labels and records; runs in the worker's thread, and
             once more if the labels have changed meanwhile.
         on_done : callable
-            Called with the number of objects, in the thread of the window.
+            Called with the number of objects, in the thread of the window; 0 after an
+            error, which the worker tells.
         of : str
             Where they come from, for people: " of prompts.csv".
         """
@@ -54,14 +55,21 @@ class Keeper:
             return
 
         def write(found: Found) -> None:
-            if session.labels is not target:
-                on_done(0)  # other labels were chosen: these objects lie beside them
-            elif n_changes != self._n_changes:
+            if n_changes != self._n_changes and session.labels is target:
                 self.keep(make, on_done, of)
-            else:
-                on_done(self._write(*found, of))
+                return
+            n_kept = 0
+            try:
+                if session.labels is target:  # else they would lie beside the others
+                    n_kept = self._write(*found, of)
+            finally:
+                on_done(n_kept)
 
-        self._parts.worker.call(lambda: make(target), write)
+        def failed(error: Exception) -> None:
+            on_done(0)
+            self._parts.worker.failed.emit(error)
+
+        self._parts.worker.call(lambda: make(target), write, failed)
 
     def close(self) -> None:
         """Listen no more."""

@@ -19,6 +19,7 @@ from napari_sam.engine.draft import Shape, read_shape
 from napari_sam.widgets.garbage import remove_layer
 from napari_sam.widgets.geometry import (
     TRANSFORM,
+    spatial_shape,
     to_layer,
     to_plane,
     transform_of,
@@ -48,7 +49,8 @@ _SHAPE_MODES = {
     "ellipse": "add_ellipse",
     "scribble": "add_path",
 }
-_POINT_PX = 10  # on the screen: small objects must be seen beside it
+_POINT_PX = 12  # on the screen: small objects must be seen beside it
+_CANVAS_PX = 800  # a whole plane is shown about so large
 _TOLD = ("added", "removed", "changed")
 
 
@@ -196,19 +198,21 @@ class PromptLayers:
                 remove_layer(self.viewer, layer)
 
     def _make_points(self) -> Points:
-        size = max(2.0, max(self.image.data.shape[:2]) / 100) if self._is_flat else 5.0
+        # as large on the screen at every zoom; only seen from afar they become smaller,
+        # for a least size would give them a border of half of it (vispy 0.17), which
+        # covers the whole of a cross
+        size = max(spatial_shape(self.image)[-2:]) * _POINT_PX / _CANVAS_PX
         layer = Points(
             ndim=self.image.ndim,
             name="SAM points",
             size=size,
             border_color="white",
-            border_width=0.15,
+            border_width=0.1,
             face_color=POSITIVE,
             features={"positive": np.zeros(0, bool)},
             **transform_of(self.image),
         )
-        # as large on the screen at every zoom
-        layer.canvas_size_limits = (_POINT_PX, _POINT_PX)
+        layer.canvas_size_limits = (2, _POINT_PX)
         with self._silently():
             self.viewer.add_layer(layer)
         layer.help = "click: in the object; Shift-click: beside it"
@@ -216,10 +220,6 @@ class PromptLayers:
         layer.events.mode.connect(self._tell_tool)
         layer.mouse_drag_callbacks.insert(0, self._watch_modifier)
         return layer
-
-    @property
-    def _is_flat(self) -> bool:
-        return bool(self.image.ndim == 2)
 
     def _make_shapes(self) -> Shapes:
         layer = Shapes(

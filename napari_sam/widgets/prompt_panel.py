@@ -190,7 +190,10 @@ class PromptPanel(QWidget):
                 f"Choose a tool above, or press {key_of('tool')}, to point at objects "
                 f"in {bridge.image.name!r}."
             )
-        return _FIRST_STEPS[tool]
+        step = _FIRST_STEPS[tool]
+        if len(bridge.images()) == 1:
+            return step
+        return f"{step} The image is {bridge.image.name!r}; choose another one above."
 
     def _make_answers(self) -> QGridLayout:
         layout = QGridLayout()
@@ -255,16 +258,19 @@ class PromptPanel(QWidget):
             "crop is encoded after the first answer, and the mask is replaced."
         )
         self.completes.toggled.connect(self._set_completes)
-        self.hovers = QCheckBox("Show masks under the mouse")
+        self.hovers = QCheckBox("before a click")
         self.hovers.setToolTip(
-            f"Show what a click would give, as holding {key_of('hover')} does"
+            "Show what a click would give while the mouse moves, as holding "
+            f"{key_of('hover')} does"
         )
         layout.addWidget(self.completes, 2, 0, 1, 2)
-        layout.addWidget(self.hovers, 3, 0, 1, 2)
         layout.addWidget(QLabel("Other objects"), 0, 0)
         layout.addWidget(self.overlap, 0, 1)
         layout.addWidget(QLabel("Preview"), 1, 0)
-        layout.addWidget(self.style_choice, 1, 1)
+        drawn = QHBoxLayout()
+        drawn.addWidget(self.style_choice, 1)
+        drawn.addWidget(self.hovers)
+        layout.addLayout(drawn, 1, 1)
         layout.setColumnStretch(1, 1)
         return layout
 
@@ -341,9 +347,11 @@ class PromptPanel(QWidget):
                 else f"Keep the {noun}, or correct: click what is missing, Shift-click "
                 "what is too much."
             )
-        elif not masks and draft.is_empty:
+        elif masks:  # under the mouse, before any click
+            self.hint.setText("A click gives this mask.")
+        elif draft.is_empty:
             self.hint.setText(self._next_step())
-        elif not masks and not session.is_waiting:
+        elif not session.is_waiting:
             self.hint.setText("No positive point and no shape is in the image.")
         if self._keep_soon is not None and not session.is_waiting:
             # not at once: others are still being told what this answer is

@@ -259,3 +259,23 @@ def test_review_and_export_of_what_was_found(
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == ["new", "rejected", "new", "new"]
     assert all(0 < float(row["predicted_iou"]) <= 1 for row in rows)
+
+
+def test_after_an_error_the_candidates_can_be_kept_again(
+    dock: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = find(dock, qtbot)
+    told: list[str] = []
+    monkeypatch.setattr("napari_sam.widgets.dock.show_error", told.append)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of something")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Choice, "edits", broken)
+        panel.commit("all")
+        qtbot.waitUntil(lambda: bool(told), timeout=PATIENCE_MS)
+    assert len(panel.choice.objects) == 4
+    assert panel.commit("all") == 4
+    qtbot.waitUntil(lambda: panel.choice is None, timeout=PATIENCE_MS)
+    assert len(np.unique(dock.bridge.labels.data)) == 5

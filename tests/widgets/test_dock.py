@@ -428,3 +428,30 @@ def _is_part(widget: Any, kinds: tuple[type, ...]) -> bool:
             return True
         parent = parent.parent()
     return False
+
+
+def test_both_kinds_of_points_are_seen_in_their_colours(
+    make_napari_viewer: Callable[..., napari.Viewer], discs: DiscPlanes
+) -> None:
+    """Their border must leave something of a point of a few pixels."""
+    from napari_sam.widgets.prompt_layers import NEGATIVE, POSITIVE
+
+    viewer = make_napari_viewer(show=True)
+    viewer.add_image(np.zeros_like(discs.truth, np.uint8), name="cells")
+    dock = open_dock(viewer)
+    prompts = dock.bridge.prompts
+    prompts.points.add([50, 60])
+    dock.session.state.positive = False
+    prompts.points.add([150, 60])
+    for zoom in (1.0, 3.0, 9.0):
+        holder = viewer.scene if hasattr(viewer, "scene") else viewer
+        holder.camera.zoom = zoom
+        for colour, place in ((POSITIVE, (50, 60)), (NEGATIVE, (150, 60))):
+            holder.camera.center = (0, *place)
+            settle(3)
+            seen = viewer.screenshot(canvas_only=True, flash=False)[..., :3]
+            wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+            middle = seen[seen.shape[0] // 2 - 10 :, seen.shape[1] // 2 - 10 :]
+            off = np.abs(middle[:20, :20].astype(int) - wanted).max(-1)
+            assert np.count_nonzero(off < 40) >= 8, (colour, zoom)
+    dock.close_dock()

@@ -88,6 +88,7 @@ class AutomaticPanel(QWidget):
         parts.session.view_changed.connect(self._view_changed)
         parts.session.labels_changed.connect(self._labels_changed)
         parts.bridge.labels_changed.connect(self._labels_chosen)
+        parts.bridge.image_changed.connect(self._image_changed)
 
     def find(self, extent: Extent = "view") -> None:
         """Search a part of the image; candidates appear as they are found."""
@@ -187,6 +188,7 @@ class AutomaticPanel(QWidget):
         self._parts.session.view_changed.disconnect(self._view_changed)
         self._parts.session.labels_changed.disconnect(self._labels_changed)
         self._parts.bridge.labels_changed.disconnect(self._labels_chosen)
+        self._parts.bridge.image_changed.disconnect(self._image_changed)
         self._keeper.close()
         self._drawn.stop()
         self.discard()
@@ -198,8 +200,14 @@ class AutomaticPanel(QWidget):
         self._drawn.start()
 
     def _prepare(self) -> None:
-        if self._parts.bridge.image is not None:
-            self.candidates.prepare()
+        image = self._parts.bridge.image
+        if image is not None:
+            self.candidates.prepare(image)
+
+    def _image_changed(self, _image: object) -> None:
+        self.candidates.close()  # it lies over the other image
+        if self.isVisible():
+            self._drawn.start()
 
     def _views(self, view: PlaneView) -> Iterator[PlaneView]:
         """All planes of the image that are cut as this one is."""

@@ -86,11 +86,18 @@ class CandidateLayer:
         is_there = self._pixels is not None and self._layer in self._viewer.layers
         return self._layer if is_there else None
 
-    def prepare(self) -> None:
-        """Make the layer already, empty and hidden: napari takes 100 ms to do so."""
+    def prepare(self, image: Image) -> None:
+        """Make the layer already, empty and hidden: napari takes 100 ms to do so.
+
+        Parameters
+        ----------
+        image : Image
+            Its first pixel is covered: what lies elsewhere would move the camera.
+        """
         if self._layer not in self._viewer.layers:
             active = self._viewer.layers.selection.active
-            self._add(np.zeros((1, 1), np.uint8), visible=False)
+            place = plane_geometry(image)
+            self._add(np.zeros((1, 1), np.uint8), visible=False, **place)
             self._viewer.layers.selection.active = active
 
     def begin(self, region: Box, image: Image) -> Labels:
@@ -107,7 +114,7 @@ class CandidateLayer:
             self.close()
             self._pixels = store = LabelStore.create(shape)
             return self._add(store.shown_levels, **place)
-        self.prepare()
+        self.prepare(image)
         layer = self._layer
         if layer is None:
             raise RuntimeError("the layer of candidates was not made")

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sam.errors import NapariSamError
+from napari_sam.widgets.controls import narrow
 from napari_sam.widgets.keys import key_of, keys_of
 from napari_sam.widgets.prompt_layers import NEGATIVE, POSITIVE
 
@@ -268,7 +269,8 @@ class PromptPanel(QWidget):
         layout.addWidget(self.overlap, 0, 1)
         layout.addWidget(QLabel("Preview"), 1, 0)
         drawn = QHBoxLayout()
-        drawn.addWidget(self.style_choice, 1)
+        drawn.setSpacing(2)
+        drawn.addWidget(narrow(self.style_choice), 1)
         drawn.addWidget(self.hovers)
         layout.addLayout(drawn, 1, 1)
         layout.setColumnStretch(1, 1)

@@ -177,10 +177,13 @@ def test_the_layer_of_candidates_is_made_when_the_panel_is_opened(
     from napari_sam.widgets.automatic_panel import AutomaticPanel
 
     panel = dock.open_panel(AutomaticPanel)
+    dock.bridge.image.translate = (50, 70)
+    extent = dock.viewer.layers.extent.world
     names = [each.name for each in dock.viewer.layers]
     assert "SAM candidates" not in names
     panel._prepare()
     waiting = dock.viewer.layers["SAM candidates"]
+    np.testing.assert_array_equal(dock.viewer.layers.extent.world, extent)
     assert not waiting.visible
     added: list[object] = []
     dock.viewer.layers.events.inserted.connect(lambda event: added.append(event.value))
@@ -189,6 +192,10 @@ def test_the_layer_of_candidates_is_made_when_the_panel_is_opened(
     find(dock, qtbot)
     assert panel.candidates.layer is waiting
     assert added == []
+    other = dock.viewer.add_image(np.zeros((9, 9)), name="other")
+    dock.bridge.choose_image(other)
+    assert "SAM candidates" not in dock.viewer.layers
+    panel._prepare()
     dock.close_dock()
     assert "SAM candidates" not in dock.viewer.layers
 

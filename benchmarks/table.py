@@ -230,7 +230,8 @@ def automatic(how: Setting) -> Iterator[Row]:
         embedding = plane.of(crop)
 
         def search(embedding: Tensor = embedding) -> list[Candidate]:
-            work = grid_candidates(ours, embedding, crop, Box.whole((SIZE, SIZE)), mode)
+            whole = Box.whole((SIZE, SIZE))
+            work = grid_candidates(ours, lambda _: embedding, crop, whole, mode)
             return _result(work)
 
         found, ours_s = _timed(search, clock)
@@ -360,7 +361,7 @@ def gpu(how: Setting) -> Iterator[Row]:
 
         def search() -> None:
             whole = Box.whole((SIZE, SIZE))
-            _result(grid_candidates(model, plane.of(crop), crop, whole, mode))
+            _result(grid_candidates(model, plane.of, crop, whole, mode))
 
         for _ in range(3):
             predictor.predict(point)

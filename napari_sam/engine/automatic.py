@@ -342,12 +342,12 @@ def crop_candidates(
     step : Step
         What to report after each batch of prompts.
     """
-    model, encoded = embedding.model, embedding.of(crop)
+    model = embedding.model
     if isinstance(mode, ProposalMode):
-        work = proposal_candidates(model, encoded, crop, mode)
+        work = proposal_candidates(model, embedding.of(crop), crop, mode)
     else:
         plane = Box.whole(embedding.grid.shape)
-        work = grid_candidates(model, encoded, crop, plane, mode)
+        work = grid_candidates(model, embedding.of, crop, plane, mode)
     return (yield from _repeat(step, work))
 
 

@@ -229,6 +229,7 @@ def _loose(mode: ProposalMode | GridMode) -> ProposalMode | GridMode:
     return replace(
         mode,
         box_nms=max(mode.box_nms, _GRID_BOX_NMS),
+        crop_nms=max(mode.crop_nms, _GRID_BOX_NMS),
         **{
             name: min(getattr(mode, name), least) for name, least in _GRID_FLOOR.items()
         },

@@ -7,7 +7,9 @@ masks are enlarged band by band, and only where they are.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from functools import reduce
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 
 _BAND = 256  # rows enlarged at once
 _CELL = 4  # pixels of the frame for one logit
+
+# Weights of the four logits around a block of `_CELL` by `_CELL` pixels, (4, 16).
+_FRACTION = (np.arange(_CELL) + 0.5) / _CELL
+_LINEAR = np.stack([1 - _FRACTION, _FRACTION])
+_BILINEAR = np.kron(_LINEAR, _LINEAR).astype(np.float32)
+_CORNERS = tuple(product(range(2), repeat=2))
 
 
 def input_logits(
@@ -65,6 +73,92 @@ def input_logits(
     first = _CELL * y0, _CELL * x0
     height, width = (n - start for n, start in zip(input_shape, first, strict=True))
     return first, part[:height, :width]
+
+
+class Drawn(NamedTuple):
+    """A mask in pixels of the plane.
+
+    Attributes
+    ----------
+    box : Box
+        The smallest around the mask, in plane pixels; one pixel if it is empty.
+    mask : (height, width) array of bool, over `box`
+    stability : float
+        From `stability_scores`.
+    """
+
+    box: Box
+    mask: NDArray[np.bool_]
+    stability: float
+
+
+def unscaled_mask(logits: NDArray[np.float32], crop: Crop) -> Drawn:
+    """Cut enlarged logits at 0, without enlarging what is on one side anyway.
+
+    A bilinear value lies between those of the four logits around it, so only where
+    they stand on two sides of a level (-1, 0 or 1) it has to be computed.
+
+    Parameters
+    ----------
+    logits : (m, m) array
+        From the decoder, of the whole frame.
+    crop : Crop
+        That was asked, at scale 1: pixels of its frame are pixels of the plane.
+
+    Returns
+    -------
+    Drawn
+        As `input_logits` and `plane_mask` give it.
+    """
+    input_shape = crop.input_shape
+    # a cell more in each direction: interpolation reaches as far
+    seen = logits[*(slice(-(-n // _CELL) + 1) for n in input_shape)]
+    held = extent(seen > -1)
+    rows = np.arange(held.y0 - 1, held.y1 + 1).clip(0, seen.shape[0] - 1)
+    columns = np.arange(held.x0 - 1, held.x1 + 1).clip(0, seen.shape[1] - 1)
+    around = seen[rows[:, None], columns]
+    # levels that each logit exceeds, then the fewest and most of a block's corners
+    side = sum((around > level).view(np.int8) for level in (-1, 0, 1))
+    sides = [side[i : i - 1 or None, j : j - 1 or None] for i, j in _CORNERS]
+    fewest, most = reduce(np.minimum, sides), reduce(np.maximum, sides)
+    y, x = np.nonzero(fewest < most)
+    corners = np.stack([around[y + i, x + j] for i, j in _CORNERS], axis=1)
+    values = corners @ _BILINEAR  # of the pixels of these blocks
+    fewest[y, x] = 0  # so that they are counted once
+
+    # Blocks lie between cells, so the first begins half a cell before the first cell,
+    # and those at the border are partly outside.
+    first = _CELL * held.y0 - _CELL // 2, _CELL * held.x0 - _CELL // 2
+    spans, n_inside = zip(
+        *map(_on_frame, first, fewest.shape, input_shape), strict=True
+    )
+    n_rows, n_columns = (each.sum(axis=1, dtype=np.float32) for each in n_inside)
+    if not all(each.all() for each in n_inside):
+        outside = ~(n_inside[0][y, :, None] & n_inside[1][x, None, :])
+        values[outside.reshape(values.shape)] = -np.inf
+    inner, outer = (
+        float(n_rows @ (fewest > n) @ n_columns) + np.count_nonzero(values > level)
+        for n, level in ((2, 1), (0, -1))
+    )
+    # four pixels of a row are written as one number of four bytes
+    blocks = np.repeat((fewest > 1).astype(np.uint32) * 0x01010101, _CELL, axis=0)
+    by_row = blocks.reshape(-1, _CELL, blocks.shape[1])
+    by_row[y, :, x] = (values > 0).view(np.uint32)
+    mask = blocks.view(bool)[spans]
+    if not mask.size:  # what is above -1 lies beyond the frame
+        mask = np.zeros((1, 1), bool)
+    here = extent(mask)
+    y0, x0 = (max(start, 0) for start in first)
+    box = here.shift(y0 + crop.box.y0, x0 + crop.box.x0)
+    return Drawn(box, mask[here.slices], inner / max(outer, 1))
+
+
+def _on_frame(
+    first: int, n_blocks: int, length: int
+) -> tuple[slice, NDArray[np.bool_]]:
+    """Tell which pixels of blocks lie on the frame: a slice, and (n_blocks, _CELL)."""
+    pixels = np.arange(first, first + _CELL * n_blocks).reshape(n_blocks, _CELL)
+    return slice(max(-first, 0), length - first), (pixels >= 0) & (pixels < length)
 
 
 def plane_logits(logits: Tensor, crop: Crop, floor: float = -1.0) -> tuple[Box, Tensor]:

@@ -8,35 +8,41 @@ masks these are for a plane of one crop. Candidates may still overlap;
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from napari_sam.engine.enlarge import extent, plane_logits
+from napari_sam.engine.enlarge import Drawn, extent, plane_logits, unscaled_mask
 from napari_sam.engine.jobs import device_errors
 from napari_sam.engine.predict import decode_points, decoder_batch
 from napari_sam.errors import InputError
 from napari_sam.masks import (
     Candidate,
     box_nms,
+    boxes_of,
     remove_small,
     stability_scores,
 )
+from napari_sam.tiling import Box, Crop
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     from napari_sam.model import PreparedEmbedding, Sam
-    from napari_sam.tiling import Box, Crop
 
 # Distance, in plane pixels, at which a mask counts as touching the border of its
 # crop: the reference's value.
 _BORDER_TOLERANCE = 20
+
+# Pixels of masks that a GPU enlarges at once: 1 GiB of logits.
+_GPU_PIXELS = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,17 @@ class GridMode:
         Islands and holes of masks with fewer plane pixels are removed.
     drop_at_borders : bool, default True
         Drop masks that touch a crop's border inside the plane.
+    crop_layers : int, default 0
+        Layers of smaller crops that are asked, too, for small objects: the first has
+        2 x 2 crops, the next 4 x 4. Each of them is encoded.
+    crop_overlap : float, default 512 / 1500
+        Overlap of neighbours in the first layer, as a part of the shorter side; in
+        each further layer half of it.
+    crop_points_factor : int, default 1
+        In each layer the points along a side are divided by it once more.
+    crop_nms : float, default 0.7
+        Of two masks of different crops whose boxes have a larger IoU that of the
+        larger crop is dropped.
 
     Raises
     ------
@@ -74,6 +91,10 @@ class GridMode:
     box_nms: float = 0.7
     min_area: int = 0
     drop_at_borders: bool = True
+    crop_layers: int = 0
+    crop_overlap: float = 512 / 1500
+    crop_points_factor: int = 1
+    crop_nms: float = 0.7
 
     def __post_init__(self) -> None:
         if self.points_per_side < 1 or (self.batch is not None and self.batch < 1):
@@ -81,10 +102,20 @@ class GridMode:
                 f"{self.points_per_side} points per side in batches of {self.batch}; "
                 "both must be 1 or more"
             )
+        if self.crop_layers < 0 or self.crop_points_factor < 1:
+            raise InputError(
+                f"{self.crop_layers} layers of crops, points divided by "
+                f"{self.crop_points_factor}; give 0 or more, and 1 or more"
+            )
+        if not 0 <= self.crop_overlap < 1:
+            raise InputError(
+                f"an overlap of {self.crop_overlap} of the shorter side; give 0 or "
+                "more and less than 1"
+            )
 
 
 def grid_candidates(
-    model: Sam, embedding: Tensor, crop: Crop, plane: Box, mode: GridMode
+    model: Sam, embed: Callable[[Crop], Tensor], crop: Crop, plane: Box, mode: GridMode
 ) -> Generator[None, None, list[Candidate]]:
     """Ask at a regular grid of points.
 
@@ -92,8 +123,8 @@ def grid_candidates(
     ----------
     model : Sam
         The network.
-    embedding : (1, C, e, e) tensor
-        Embedding of the crop.
+    embed : callable
+        Returns the embedding of a crop, (1, C, e, e); such as `PlaneEmbedding.of`.
     crop : Crop
         Where the crop lies.
     plane : Box
@@ -112,7 +143,54 @@ def grid_candidates(
         Best first.
     """
     found: list[Candidate] = []
-    points = _grid_points(crop, mode.points_per_side)
+    scores: list[float] = []
+    for part, n in [(crop, mode.points_per_side), *smaller_crops(crop, model, mode)]:
+        seen = yield from _of_crop(model, embed(part), part, plane, mode, n)
+        found += [replace(each, crop=crop.index) for each in seen]
+        scores += [1 / part.box.area] * len(seen)
+    if mode.crop_layers:
+        found = best_of_boxes(found, scores, mode.crop_nms)
+    if mode.min_area > 0:
+        found = _without_small_parts(found, mode)
+    return found
+
+
+def smaller_crops(crop: Crop, model: Sam, mode: GridMode) -> list[tuple[Crop, int]]:
+    """Return the crops of all layers inside a crop, and their points per side.
+
+    Parameters
+    ----------
+    crop : Crop
+        The whole of what is seen.
+    model : Sam
+        Of whose input each crop fills the longer side.
+    mode : GridMode
+        How many layers.
+    """
+    found = []
+    (height, width), size = crop.box.shape, model.config.image_size
+    for layer in range(1, mode.crop_layers + 1):
+        n = 2**layer
+        overlap = int(mode.crop_overlap * min(height, width) * (2 / n))
+        sides = [math.ceil((overlap * (n - 1) + side) / n) for side in (height, width)]
+        # down the columns, as the reference does: of equal masks the first stays
+        for column, row in product(range(n), repeat=2):
+            y0, x0 = row * (sides[0] - overlap), column * (sides[1] - overlap)
+            box = Box(y0, x0, y0 + sides[0], x0 + sides[1]).clip((height, width))
+            box = box.shift(crop.box.y0, crop.box.x0)
+            scale = size / max(box.shape)
+            shape = int(box.height * scale + 0.5), int(box.width * scale + 0.5)
+            n_points = mode.points_per_side // mode.crop_points_factor**layer
+            found.append((Crop(-1, -1, -1, box, box, shape), max(n_points, 1)))
+    return found
+
+
+def _of_crop(
+    model: Sam, embedding: Tensor, crop: Crop, plane: Box, mode: GridMode, n: int
+) -> Generator[None, None, list[Candidate]]:
+    """Ask one crop at n by n points; best first."""
+    found: list[Candidate] = []
+    points = _grid_points(crop, n)
     with torch.inference_mode(), device_errors():
         prepared = model.prepare(embedding)
     size = mode.batch or decoder_batch(prepared)
@@ -122,10 +200,7 @@ def grid_candidates(
         yield
     if mode.drop_at_borders:
         found = [c for c in found if not _touches_border(c.box, crop.box, plane)]
-    found = best_of_boxes(found, [c.predicted_iou for c in found], mode.box_nms)
-    if mode.min_area > 0:
-        found = _without_small_parts(found, mode)
-    return found
+    return best_of_boxes(found, [c.predicted_iou for c in found], mode.box_nms)
 
 
 def best_of_boxes(
@@ -180,21 +255,17 @@ def _certain_masks(
     if not owner:
         return []
     with device_errors():
-        parts = [plane_logits(each, crop) for each in logits[certain]]
-        stability = torch.stack([stability_scores(part) for _, part in parts]).tolist()
-        masks = _to_host([part > 0 for _, part in parts])
+        drawn = _drawn(model, logits[certain], crop, mode.min_stability)
     found = []
-    scores = ious[certain].tolist()
-    for k, ((box, _), mask) in enumerate(zip(parts, masks, strict=True)):
-        if stability[k] >= mode.min_stability and mask.any():
-            y, x = points[owner[k]].tolist()
-            inside = extent(mask)
+    for each, k, score in zip(drawn, owner, ious[certain].tolist(), strict=True):
+        if each.stability >= mode.min_stability and each.mask.any():
+            y, x = points[k].tolist()
             found.append(
                 Candidate(
-                    box=inside.shift(box.y0, box.x0),
-                    mask=mask[inside.slices].copy(),
-                    predicted_iou=scores[k],
-                    stability=stability[k],
+                    box=each.box,
+                    mask=each.mask.copy(),
+                    predicted_iou=score,
+                    stability=each.stability,
                     point=(y, x),
                     crop=crop.index,
                 )
@@ -202,14 +273,67 @@ def _certain_masks(
     return found
 
 
-def _to_host(masks: list[Tensor]) -> list[NDArray[np.bool_]]:
-    """Copy (h, w) masks of several sizes at once, for each copy waits for the GPU."""
-    flat = torch.cat([mask.flatten() for mask in masks]).cpu().numpy()
-    ends = np.cumsum([mask.numel() for mask in masks])[:-1]
-    return [
-        part.reshape(tuple(mask.shape))
-        for part, mask in zip(np.split(flat, ends), masks, strict=True)
-    ]
+def _drawn(model: Sam, logits: Tensor, crop: Crop, min_stability: float) -> list[Drawn]:
+    """Bring masks, (N, m, m), to the plane; unstable ones need not be drawn."""
+    if logits.device.type != "cpu":
+        return drawn_at_once(model, logits, crop, min_stability)
+    if crop.scale == (1.0, 1.0):
+        return [unscaled_mask(each, crop) for each in logits.numpy()]
+    found = []
+    for each in logits:
+        box, part = plane_logits(each, crop)
+        mask = part.numpy() > 0
+        here = extent(mask)
+        stability = float(stability_scores(part))
+        box = here.shift(box.y0, box.x0)
+        found.append(Drawn(box, mask[here.slices], stability))
+    return found
+
+
+def drawn_at_once(
+    model: Sam, logits: Tensor, crop: Crop, min_stability: float
+) -> list[Drawn]:
+    """Bring masks to the plane on a GPU, which waits for its host three times.
+
+    Parameters
+    ----------
+    model : Sam
+        The network.
+    logits : (N, m, m) tensor
+        From the decoder.
+    crop : Crop
+        That was asked.
+    min_stability : float
+        Masks with a lower score are left empty.
+
+    Returns
+    -------
+    list of Drawn
+    """
+    height, width = crop.box.shape
+    step = max(1, _GPU_PIXELS // (height * width))
+    found: list[Drawn] = []
+    for some in logits.split(step):
+        large = model.upscale(some[:, None], crop.input_shape, crop.box.shape)[:, 0]
+        masks, stability = large > 0, stability_scores(large)
+        boxes = boxes_of(masks).tolist()
+        scores = stability.tolist()
+        inside = [
+            Box(*box) if score >= min_stability and box[2] > 0 else Box(0, 0, 1, 1)
+            for box, score in zip(boxes, scores, strict=True)
+        ]
+        parts = [
+            mask[box.slices].flatten() for mask, box in zip(masks, inside, strict=True)
+        ]
+        flat = torch.cat(parts).cpu().numpy()  # all at once
+        ends = np.cumsum([part.numel() for part in parts])[:-1]
+        found += [
+            Drawn(box.shift(crop.box.y0, crop.box.x0), part.reshape(box.shape), score)
+            for box, part, score in zip(
+                inside, np.split(flat, ends), scores, strict=True
+            )
+        ]
+    return found
 
 
 def _touches_border(box: Box, crop: Box, plane: Box) -> bool:
@@ -218,10 +342,11 @@ def _touches_border(box: Box, crop: Box, plane: Box) -> bool:
     def near(a: int, b: int) -> bool:
         return abs(a - b) <= _BORDER_TOLERANCE
 
+    # the reference measures from the last pixel to the end of the crop
+    ends = {"y0": box.y0, "x0": box.x0, "y1": box.y1 - 1, "x1": box.x1 - 1}
     return any(
-        near(getattr(box, side), getattr(crop, side))
-        and not near(getattr(box, side), getattr(plane, side))
-        for side in ("y0", "x0", "y1", "x1")
+        near(end, getattr(crop, side)) and not near(end, getattr(plane, side))
+        for side, end in ends.items()
     )
 
 
@@ -235,4 +360,4 @@ def _without_small_parts(
         mask = remove_small(mask, mode.min_area, "islands")
         unchanged.append(float(np.array_equal(mask, candidate.mask)))
         cleaned.append(candidate.with_mask(mask))
-    return best_of_boxes(cleaned, unchanged, mode.box_nms)
+    return best_of_boxes(cleaned, unchanged, max(mode.box_nms, mode.crop_nms))

@@ -18,7 +18,13 @@ import numpy as np
 import torch
 
 from napari_sam.engine.box_level import fill_boxes
-from napari_sam.engine.enlarge import input_logits, over_one_box, plane_mask
+from napari_sam.engine.enlarge import (
+    Drawn,
+    input_logits,
+    over_one_box,
+    plane_mask,
+    unscaled_mask,
+)
 from napari_sam.engine.fingerprint import encoder_digest
 from napari_sam.engine.jobs import device_errors
 from napari_sam.errors import InputError, NapariSamWarning
@@ -347,20 +353,29 @@ class Predictor:
             The crop that was asked.
         """
         with device_errors():
-            # the stability score asks how much lies above -1
-            parts = [input_logits(each, crop.input_shape, -1.0) for each in logits]
-            found = [plane_mask(part, crop, origin) for origin, part in parts]
-            stability = [float(stability_scores(part)) for _, part in parts]
-        box, masks = over_one_box(found)
+            host = logits.cpu().numpy()
+            if crop.scale == (1.0, 1.0):
+                found = [unscaled_mask(each, crop) for each in host]
+            else:
+                found = [_scaled_mask(each, crop) for each in logits]
+        box, masks = over_one_box([(each.box, each.mask) for each in found])
         return Prediction(
             masks=masks,
             predicted_iou=predicted_iou.cpu().numpy(),
-            stability=np.array(stability, np.float32),
+            stability=np.array([each.stability for each in found], np.float32),
             box=box,
             best=int(predicted_iou.argmax()),
-            logits=logits.cpu().numpy(),
+            logits=host,
             crop=crop,
         )
+
+
+def _scaled_mask(logits: Tensor, crop: Crop) -> Drawn:
+    """Bring one mask, (m, m), to a plane whose pixels are not those of the frame."""
+    # the stability score asks how much of the frame lies above -1
+    origin, part = input_logits(logits, crop.input_shape, -1.0)
+    box, mask = plane_mask(part, crop, origin)
+    return Drawn(box, mask, float(stability_scores(part)))
 
 
 def needed(prompts: Prompts) -> Box:

@@ -38,8 +38,11 @@ class LayerNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each pixel over its channels; (B, C, H, W) to the same."""
         x = x.permute(0, 2, 3, 1)  # B, H, W, C: a view where x is channels-last
-        x = F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
-        return x.permute(0, 3, 1, 2)
+        return self.of_last(x).permute(0, 3, 1, 2)
+
+    def of_last(self, x: Tensor) -> Tensor:
+        """Normalise each row over its channels; (..., C) to the same."""
+        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
 
 
 class LocalGroupNorm(nn.Module):
@@ -355,15 +358,44 @@ def window_partition(
     """
     batch, height, width, dim = x.shape
     pad_h, pad_w = -height % window, -width % window
+    padded = height + pad_h, width + pad_w
+    rows, columns = padded[0] // window, padded[1] // window
+    if in_pieces(x) and (pad_h or pad_w):
+        windows = x.new_empty(batch, rows, columns, window, window, dim)
+        filling = 0.0 if padding is None else padding
+        windows[:, -1, :, window - pad_h :] = filling
+        windows[:, :, -1, :, window - pad_w :] = filling
+        _spread_over(windows.transpose(2, 3), x, window)
+        return windows.flatten(0, 2), padded
     if padding is None:
         x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
     elif pad_h or pad_w:
         right = padding.expand(batch, height, pad_w, dim)
         x = torch.cat([x, right], dim=2)
-        x = torch.cat([x, padding.expand(batch, pad_h, width + pad_w, dim)], dim=1)
-    rows, columns = (height + pad_h) // window, (width + pad_w) // window
+        x = torch.cat([x, padding.expand(batch, pad_h, padded[1], dim)], dim=1)
     x = x.view(batch, rows, window, columns, window, dim).transpose(2, 3)
-    return x.reshape(-1, window, window, dim), (height + pad_h, width + pad_w)
+    return x.reshape(-1, window, window, dim), padded
+
+
+def _spread_over(grid: Tensor, x: Tensor, window: int) -> None:
+    """Write (B, H, W, C) into windows, (B, rows, window, columns, window, C).
+
+    Whole windows and those that the border cuts are written apart, so that each number
+    is copied once.
+    """
+    height, width = x.shape[1:3]
+    for top, high in ((0, window), (height // window, height % window)):
+        for left, wide in ((0, window), (width // window, width % window)):
+            rows = height // window if high == window else 1
+            columns = width // window if wide == window else 1
+            if not (rows and high and columns and wide):
+                continue
+            part = x[:, top * window :, left * window :][
+                :, : rows * high, : columns * wide
+            ]
+            part = part.unflatten(2, (columns, wide)).unflatten(1, (rows, high))
+            here = grid[:, top : top + rows, :high, left : left + columns, :wide]
+            here.copy_(part)
 
 
 def window_unpartition(

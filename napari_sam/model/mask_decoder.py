@@ -31,10 +31,14 @@ from napari_sam.errors import InputError
 from napari_sam.model.affinity import Affinity, Details, Quality, Seeds
 from napari_sam.model.layers import LayerNorm2d, MLPBlock, in_pieces
 
-# Places that a CPU decodes at once (one whole crop), and of those the ones that it
+# Places that a CPU works on at once (one whole crop), and of those the ones that it
 # upscales at once: what is in between then stays in its caches, in memory that is
 # used again. 64 prompts at once take twice as long (measured).
 CPU_PLACES, CPU_DRAWN = 64**2, 1024
+
+# Prompts on one embedding whose tokens a CPU takes through the transformer together,
+# for reading the weights takes longer than a few rows of products with them.
+CPU_TOGETHER = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,8 +237,9 @@ class MaskDecoder(nn.Module):
             Minus infinity for prompts that are not drawn.
         predicted_iou : (N, K) tensor
         """
-        n, n_places = len(sparse), prepared.source.shape[1]
-        step = max(1, CPU_PLACES // n_places)
+        n, step = len(sparse), max(1, CPU_PLACES // prepared.source.shape[1])
+        if len(prepared.source) == 1:
+            step *= CPU_TOGETHER
         if not in_pieces(sparse) or n <= step:
             return self._decode(prepared, sparse, answers, seeds, worth)
         height, width = prepared.size
@@ -256,53 +261,60 @@ class MaskDecoder(nn.Module):
         worth: float | None,
     ) -> tuple[Tensor, Tensor]:
         """Decode prompts, all at once."""
-        tokens, image = self.attend(prepared, sparse, answers)
+        tokens, images = self.attend(prepared, sparse, answers)
         # Thresholds decide on the third digit of the predicted IoU.
         with torch.autocast("cpu", enabled=False):
             predicted_iou = self.iou_prediction_head(tokens[:, 0].float())
         predicted_iou = predicted_iou[:, list(answers)]
         if worth is None or self.quality is not None:
-            logits = self.draw(prepared, tokens, image, answers=answers, seeds=seeds)
+            logits = self.draw(prepared, tokens, images, answers=answers, seeds=seeds)
             if self.quality is not None:
                 predicted_iou = predicted_iou + self.quality(logits)
             return logits, predicted_iou
-        keep = (predicted_iou > worth).any(dim=1).nonzero()[:, 0]
+        is_worth = (predicted_iou > worth).any(dim=1)
+        keep = is_worth.nonzero()[:, 0]
         height, width = prepared.size
         shape = (len(sparse), len(answers), 4 * height, 4 * width)
         logits = predicted_iou.new_full(shape, -math.inf)
         if len(keep):
-            drawn = self.draw(
+            kept = is_worth.split([len(image) for image in images])
+            logits[keep] = self.draw(
                 prepared.of(keep),
                 tokens[keep],
-                image[keep],
+                [image[is_kept] for image, is_kept in zip(images, kept, strict=True)],
                 answers=answers,
                 seeds=_of(seeds, keep),
-            )
-            logits[keep] = drawn.to(logits.dtype)
+            ).to(logits.dtype)
         return logits, predicted_iou
 
     def attend(
         self, prepared: PreparedEmbedding, sparse: Tensor, answers: range
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, list[Tensor]]:
         """Let tokens and places look at each other.
 
         Returns
         -------
         tokens : (N, 1 + K, C) tensor
             First that of the predicted IoU, then those of the masks.
-        image : (N, S, C) tensor
+        images : list of (n, S, C) tensor
+            Of all N prompts, so many at a time as a CPU works on at once.
         """
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
         wanted = [0, *(1 + i for i in answers)]
-        attended: tuple[Tensor, Tensor] = self.transformer(prepared, tokens, wanted)
+        n, step = len(sparse), max(1, CPU_PLACES // prepared.source.shape[1])
+        step = step if in_pieces(sparse) else n
+        parts = [slice(first, first + step) for first in range(0, n, step)]
+        attended: tuple[Tensor, list[Tensor]] = self.transformer(
+            prepared, tokens, wanted, parts
+        )
         return attended
 
     def draw(
         self,
         prepared: PreparedEmbedding,
         tokens: Tensor,
-        image: Tensor,
+        images: list[Tensor],
         *,
         answers: range,
         seeds: Seeds | None = None,
@@ -316,7 +328,7 @@ class MaskDecoder(nn.Module):
             ],
             dim=1,
         )
-        logits = self._masks(image, filters)
+        logits = self._masks(images, filters)
         details = prepared.details
         if details is not None:
             logits = logits + _products(filters, details.edges)
@@ -330,25 +342,30 @@ class MaskDecoder(nn.Module):
             logits = logits + self.affinity(details.votes, seeds, of_masks)
         return logits
 
-    def _masks(self, image: Tensor, filters: Tensor) -> Tensor:
-        """Upscale places (N, S, C) four times and filter them, (N, K, 16 * S).
+    def _masks(self, images: list[Tensor], filters: Tensor) -> Tensor:
+        """Upscale places (n, S, C) four times and filter them, (N, K, 16 * S).
 
         A transposed convolution whose stride is its kernel is a product for each place,
         so places stay rows of a matrix until the few masks are put in order.
         """
         first, norm, activate, second, _ = self.output_upscaling
-        to_first, to_second = (_as_product(x, image.dtype) for x in (first, second))
+        to_first, to_second = (_as_product(x, images[0].dtype) for x in (first, second))
 
-        def upscaled(places: Tensor) -> Tensor:
-            x = _each_quarter(places, *to_first).permute(0, 3, 1, 2)  # N, C / 4, S, 4
-            x = activate(norm(x)).permute(0, 2, 3, 1)
-            x = activate(_each_quarter(x, *to_second))  # N, S, 4, 4, C / 8
-            return _products(filters, x.flatten(1, 3))
+        def drawn(places: Tensor, rows: Tensor) -> Tensor:
+            x = norm.of_last(_each_quarter(places, *to_first))  # n, S, 4, C / 4
+            x = activate(_each_quarter(activate(x), *to_second))  # n, S, 4, 4, C / 8
+            return _products(rows, x.flatten(1, 3))
 
-        if not in_pieces(image):
-            return upscaled(image)
-        parts = image.split(max(1, CPU_DRAWN // len(image)), dim=1)
-        return torch.cat([upscaled(part) for part in parts], dim=2)
+        found, start = [], 0
+        for image in images:
+            rows = filters[start : start + len(image)]
+            start += len(image)
+            if not in_pieces(image):
+                found.append(drawn(image, rows))
+            elif len(image):
+                places = image.split(max(1, CPU_DRAWN // len(image)), dim=1)
+                found.append(torch.cat([drawn(x, rows) for x in places], dim=2))
+        return torch.cat(found)
 
 
 def _of(seeds: Seeds | None, which: slice | Tensor) -> Seeds | None:
@@ -419,17 +436,38 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(dim)
 
     def forward(
-        self, prepared: PreparedEmbedding, tokens: Tensor, wanted: list[int]
-    ) -> tuple[Tensor, Tensor]:
-        """Update tokens (N, T, C); return those wanted, and the image (N, S, C)."""
-        queries, image = tokens, prepared.source
+        self,
+        prepared: PreparedEmbedding,
+        tokens: Tensor,
+        wanted: list[int],
+        parts: list[slice],
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Update tokens and places.
+
+        Parameters
+        ----------
+        prepared : PreparedEmbedding
+        tokens : (N, T, C) tensor
+        wanted : list of int
+            Tokens to return.
+        parts : list of slice
+            Prompts whose places are worked on at once.
+
+        Returns
+        -------
+        tokens : (N, len(wanted), C) tensor
+        images : list of (n, S, C) tensor, one for each part
+        """
+        queries, shares = tokens, [prepared.of(part) for part in parts]
+        images = [share.source for share in shares]
         for layer in self.layers:
-            queries, image = layer(queries, image, tokens, prepared)
+            queries, images = layer(queries, images, tokens, prepared, shares, parts)
         queries, tokens = queries[:, wanted], tokens[:, wanted]
+        placed = [x + share.position for x, share in zip(images, shares, strict=True)]
         attended = self.final_attn_token_to_image.look(
-            queries + tokens, image + prepared.position, image
+            queries + tokens, placed, images, parts
         )
-        return self.norm_final_attn(queries + attended), image
+        return self.norm_final_attn(queries + attended), images
 
 
 class TwoWayBlock(nn.Module):
@@ -452,11 +490,13 @@ class TwoWayBlock(nn.Module):
     def forward(
         self,
         queries: Tensor,
-        image: Tensor,
+        images: list[Tensor],
         query_pe: Tensor,
         prepared: PreparedEmbedding,
-    ) -> tuple[Tensor, Tensor]:
-        """Update queries (N, T, C) and image (B, S, C); the latter is (N, S, C)."""
+        shares: list[PreparedEmbedding],
+        parts: list[slice],
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Update queries (N, T, C) and the places (n, S, C) of each part of them."""
         look, answer = self.cross_attn_token_to_image, self.cross_attn_image_to_token
         if self.is_first:
             # The tokens are their own position encoding here.
@@ -467,16 +507,31 @@ class TwoWayBlock(nn.Module):
         else:
             q = queries + query_pe
             queries = self.norm1(queries + self.self_attn(q, q, queries))
-            placed = image + prepared.position
-            attended = look.look(queries + query_pe, placed, image)
+            placed = [
+                x + share.position for x, share in zip(images, shares, strict=True)
+            ]
+            attended = look.look(queries + query_pe, placed, images, parts)
         queries = self.norm2(queries + attended)
         queries = self.norm3(queries + self.mlp(queries))
         tokens = queries + query_pe
         if self.is_first:
             weights = answer.weights_prepared(prepared.queries, tokens)
+            each = [weights[part] for part in parts]
         else:
-            weights = answer.weights(placed, tokens)
-        return queries, self.norm4(answer.add(image, weights, queries))
+            each = answer.weights(placed, tokens, parts)
+        seen = answer.seen(queries).to(images[0].dtype)
+        return queries, [
+            self.norm4(_added(image, weights, seen[part]))
+            for image, weights, part in zip(images, each, parts, strict=True)
+        ]
+
+
+def _added(image: Tensor, weights: Tensor, seen: Tensor) -> Tensor:
+    """Add to places (1 or n, S, C) rows (n, R, C) by weights (n, R, S)."""
+    if len(seen) == 1:  # in half of the time
+        return torch.addmm(image[0], weights[0].T, seen[0])[None]
+    there: Tensor = torch.baddbmm(image.expand(len(seen), -1, -1), weights.mT, seen)
+    return there
 
 
 class Attention(nn.Module):
@@ -529,18 +584,28 @@ class Attention(nn.Module):
             attended = torch.softmax(q @ keys.mT, dim=-1) @ values
         return self._join(attended)
 
-    def look(self, tokens: Tensor, placed: Tensor, image: Tensor) -> Tensor:
-        """Attend from tokens (N, T, C) to places (N, S, C), with and without position.
+    def look(
+        self,
+        tokens: Tensor,
+        placed: list[Tensor],
+        images: list[Tensor],
+        parts: list[slice],
+    ) -> Tensor:
+        """Attend from tokens (N, T, C) to places (n, S, C), with and without position.
 
         Projections of the places are carried over to the tokens. The bias of the keys
         adds the same to all weights of a token and falls out of the softmax; that of
         the values passes through, for the weights sum to one.
         """
         q = self.split(self.q_proj(tokens) * self.scale)  # N, h, T, d
-        q = q @ self._per_head(self.k_proj)  # N, h, T, C
-        weights = torch.softmax(_products(q.flatten(1, 2), placed), dim=-1)
-        seen = (weights @ image).unflatten(1, q.shape[1:3])  # N, h, T, C
-        seen = seen.to(tokens.dtype)
+        rows = (q @ self._per_head(self.k_proj)).flatten(1, 2)  # N, h * T, C
+        seen = torch.cat(
+            [
+                torch.softmax(_products(rows[part], x), dim=-1) @ image
+                for part, x, image in zip(parts, placed, images, strict=True)
+            ]
+        )
+        seen = seen.unflatten(1, q.shape[1:3]).to(tokens.dtype)  # N, h, T, C
         attended = seen @ self._per_head(self.v_proj).mT
         return self._join(attended + self.v_proj.bias.view(self.num_heads, 1, -1))
 
@@ -555,26 +620,29 @@ class Attention(nn.Module):
             logits = k @ queries.mT
         return torch.softmax(logits, dim=2).flatten(1, 2)
 
-    def weights(self, placed: Tensor, tokens: Tensor) -> Tensor:
-        """Return how places, (N, S, C), attend to tokens: (N, h * T, S)."""
+    def weights(
+        self, placed: list[Tensor], tokens: Tensor, parts: list[slice]
+    ) -> list[Tensor]:
+        """Return how places, (n, S, C), attend to tokens: (n, h * T, S) each."""
         k = self.split(self.k_proj(tokens) * self.scale)  # N, h, T, d
-        folded = (k @ self._per_head(self.q_proj)).flatten(1, 2)  # N, h * T, C
+        rows = (k @ self._per_head(self.q_proj)).flatten(1, 2)  # N, h * T, C
         # The bias of the queries tells the tokens apart.
         constant = k @ self.q_proj.bias.view(self.num_heads, -1, 1)  # N, h, T, 1
-        logits = _products(folded, placed).unflatten(1, k.shape[1:3])
-        logits = logits + constant.to(placed.dtype)
-        return torch.softmax(logits, dim=2).flatten(1, 2)
+        constant = constant.to(placed[0].dtype)
+        found = []
+        for part, x in zip(parts, placed, strict=True):
+            logits = _products(rows[part], x).unflatten(1, k.shape[1:3])
+            logits = logits + constant[part]
+            found.append(torch.softmax(logits, dim=2).flatten(1, 2))
+        return found
 
-    def add(self, image: Tensor, weights: Tensor, tokens: Tensor) -> Tensor:
-        """Add to places (B, S, C) what they see of tokens by weights (N, h * T, S)."""
+    def seen(self, tokens: Tensor) -> Tensor:
+        """Return what is seen of tokens (N, T, C) by each head: (N, h * T, C)."""
         v = self.split(self.v_proj(tokens))  # N, h, T, d
         out = self.out_proj.weight.unflatten(1, (self.num_heads, -1))  # C, h, d
         # The weights of a head sum to one, so the bias can be added to what is seen.
-        seen = v @ out.permute(1, 2, 0) + self.out_proj.bias / self.num_heads
-        seen = seen.flatten(1, 2).to(image.dtype)
-        image = image.expand(len(tokens), -1, -1)
-        there: Tensor = torch.baddbmm(image, weights.mT, seen)
-        return there
+        rows: Tensor = v @ out.permute(1, 2, 0) + self.out_proj.bias / self.num_heads
+        return rows.flatten(1, 2)
 
     def _per_head(self, layer: nn.Linear) -> Tensor:
         """Return the weights of each head, (h, d, C)."""

@@ -311,15 +311,15 @@ class WindowAttention(nn.Module):
         else:
             mixed = F.scaled_dot_product_attention(
                 query, key, value, attn_mask=bias.to(query.dtype)
-            )
-        mixed = mixed.transpose(1, 2).reshape(*windows.shape[:3], -1)
+            ).transpose(1, 2)
+        mixed = mixed.reshape(*windows.shape[:3], -1)
         size = x.shape[1], x.shape[2]
         out: Tensor = self.proj(window_unpartition(mixed, self.window, padded, size))
         return out
 
 
 class NormMLP(nn.Module):
-    """Normalisation, then two linear layers with GELU between, over the channels."""
+    """Normalisation, two linear layers with GELU between, over the channels, and sum."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -328,7 +328,7 @@ class NormMLP(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (..., dim) to the same shape."""
+        """Map (..., dim) to the same shape, and add what was there."""
         dtype = _product_dtype(x)  # once for all parts
         weights = [
             parameter.to(dtype)
@@ -336,9 +336,14 @@ class NormMLP(nn.Module):
             for parameter in (layer.weight, layer.bias)
         ]
         if not in_pieces(x):
-            return self._map(x, *weights)
-        parts = x.flatten(0, -2).split(MLP_ROWS)
-        return torch.cat([self._map(part, *weights) for part in parts]).view(x.shape)
+            return x + self._map(x, *weights)
+        rows = x.flatten(0, -2)
+        found = torch.empty_like(rows)
+        for part, place in zip(
+            rows.split(MLP_ROWS), found.split(MLP_ROWS), strict=True
+        ):
+            torch.add(part, self._map(part, *weights), out=place)
+        return found.view(x.shape)
 
     def _map(self, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         return F.linear(F.gelu(F.linear(self.norm(x), w1, b1)), w2, b2)
@@ -350,15 +355,17 @@ def _attend_in_groups(
     """Attend in so many windows at a time that their weights stay in the cache.
 
     ``query``, ``key``, ``value`` are (n, heads, N, d), ``bias`` is (heads, N, N); the
-    softmax is taken in float32. Returns (n, heads, N, d).
+    softmax is taken in float32. Returns (n, N, heads, d).
     """
     step = max(1, TILE // bias.numel())
     query = query * query.shape[-1] ** -0.5
-    mixed = []
-    for q, k, v in zip(*(x.split(step) for x in (query, key, value)), strict=True):
-        weights = torch.softmax((q @ k.mT).float().add_(bias), dim=-1)
-        mixed.append(weights.to(v.dtype) @ v)
-    return torch.cat(mixed)
+    mixed = query.new_empty(query.transpose(1, 2).shape)
+    for q, k, v, place in zip(
+        *(x.split(step) for x in (query, key, value, mixed)), strict=True
+    ):
+        weights = torch.softmax(torch.add(bias, q @ k.mT), dim=-1)
+        place.copy_((weights.to(v.dtype) @ v).transpose(1, 2))
+    return mixed
 
 
 class AttentionBlock(nn.Module):
@@ -387,8 +394,7 @@ class AttentionBlock(nn.Module):
         x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
         x = x + self.attn(x)
         x = self.local_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        x = x + self.mlp(x)
-        return x.permute(0, 3, 1, 2)
+        return self.mlp(x).permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):

@@ -6,6 +6,7 @@ position encoding of its cell, the mask tokens that of the point, and their prod
 falls off with the distance (random Fourier features: Rahimi and Recht 2007).
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,11 @@ from torch import Tensor, nn
 
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.embed import open_plane
-from napari_sam.engine.grid_masks import GridMode, grid_candidates
+from napari_sam.engine.grid_masks import GridMode, grid_candidates, smaller_crops
 from napari_sam.masks import Candidate, mask_iou
 from napari_sam.model import Sam, SamConfig
 from napari_sam.model.config import ViTConfig
-from napari_sam.tiling import Box
+from napari_sam.tiling import Box, Crop
 from tests.reference import load, reference_sam
 
 CONFIG = SamConfig("blobs", ViTConfig(32, 1, 2, ()), image_size=256, decoder_mlp_dim=64)
@@ -63,6 +64,41 @@ def test_masks_are_those_of_the_reference(
         assert candidate.stability == pytest.approx(record["stability_score"], abs=1e-2)
 
 
+@pytest.mark.parametrize("shape", [(256, 256), (120, 190)])
+def test_masks_of_smaller_crops_are_those_of_the_reference(
+    networks: tuple[Sam, Any], shape: tuple[int, int]
+) -> None:
+    ours, reference = networks
+    height, width = shape
+    image = np.ascontiguousarray(data.immunohistochemistry()[:height, :width])
+    mode = replace(MODE, points_per_side=6, crop_layers=1, crop_points_factor=2)
+    expected = reference_masks(reference, image, mode)
+    found = our_masks(ours, image, mode)
+    assert len({tuple(record["crop_box"]) for record in expected}) >= 3
+    assert len(found) == len(expected)
+    for candidate, record in zip(found, expected, strict=True):
+        mask = candidate.within(Box.whole(shape))
+        assert mask_iou(mask, record["segmentation"]) >= 0.99
+        assert candidate.predicted_iou == pytest.approx(
+            record["predicted_iou"], abs=1e-3
+        )
+        assert candidate.stability == pytest.approx(record["stability_score"], abs=1e-2)
+
+
+def test_smaller_crops_are_those_of_the_reference() -> None:
+    boxes, _ = load("segment_anything.utils.amg").generate_crop_boxes(
+        (333, 500), n_layers=2, overlap_ratio=0.3
+    )
+    mode = GridMode(points_per_side=32, crop_layers=2, crop_overlap=0.3)
+    whole = Crop(0, 0, 0, Box(7, 9, 340, 509), Box(7, 9, 340, 509), (170, 256))
+    found = smaller_crops(whole, Sam(CONFIG), mode)
+    assert len(found) == 4 + 16
+    shifted = [crop.box.shift(-7, -9) for crop, _ in found]
+    assert [[b.x0, b.y0, b.x1, b.y1] for b in shifted] == boxes[1:]
+    assert {n for _, n in found} == {32}
+    assert max(max(crop.input_shape) for crop, _ in found) == CONFIG.image_size
+
+
 def test_weights_give_masks_around_their_points(networks: tuple[Sam, Any]) -> None:
     image = np.ascontiguousarray(data.immunohistochemistry()[:256, :256])
     found = our_masks(networks[0], image)
@@ -74,13 +110,11 @@ def test_weights_give_masks_around_their_points(networks: tuple[Sam, Any]) -> No
     assert max(candidate.area for candidate in found) < 0.25 * image[..., 0].size
 
 
-def our_masks(model: Sam, image: np.ndarray) -> list[Candidate]:
+def our_masks(model: Sam, image: np.ndarray, mode: GridMode = MODE) -> list[Candidate]:
     # not rounded to float16, as the reference does not
     plane = open_plane(image, model, cache=EmbeddingCache(dtype="float32"))
     (crop,) = plane.grid
-    work = grid_candidates(
-        model, plane.of(crop), crop, Box.whole(image.shape[:2]), MODE
-    )
+    work = grid_candidates(model, plane.of, crop, Box.whole(image.shape[:2]), mode)
     while True:
         try:
             next(work)
@@ -89,13 +123,19 @@ def our_masks(model: Sam, image: np.ndarray) -> list[Candidate]:
             return found
 
 
-def reference_masks(reference: Any, image: np.ndarray) -> list[dict[str, Any]]:
+def reference_masks(
+    reference: Any, image: np.ndarray, mode: GridMode = MODE
+) -> list[dict[str, Any]]:
     generator = load("segment_anything").SamAutomaticMaskGenerator(
         reference,
-        points_per_side=MODE.points_per_side,
-        pred_iou_thresh=MODE.min_predicted_iou,
-        stability_score_thresh=MODE.min_stability,
-        box_nms_thresh=MODE.box_nms,
+        points_per_side=mode.points_per_side,
+        pred_iou_thresh=mode.min_predicted_iou,
+        stability_score_thresh=mode.min_stability,
+        box_nms_thresh=mode.box_nms,
+        crop_n_layers=mode.crop_layers,
+        crop_nms_thresh=mode.crop_nms,
+        crop_overlap_ratio=mode.crop_overlap,
+        crop_n_points_downscale_factor=mode.crop_points_factor,
     )
     records: list[dict[str, Any]] = generator.generate(image)
     return records

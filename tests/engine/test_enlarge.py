@@ -11,6 +11,7 @@ from napari_sam.engine.enlarge import (
     over_one_box,
     plane_logits,
     plane_mask,
+    unscaled_mask,
 )
 from napari_sam.masks import stability_scores
 from napari_sam.tiling import Box, Crop
@@ -103,6 +104,34 @@ def test_logits_above_the_floor_are_those_of_the_whole_frame(shape, seed):
                 np.testing.assert_array_equal(mask, same)
             else:
                 assert not mask.any()
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (128, 77), (50, 126), (9, 11), (2, 1)])
+@pytest.mark.parametrize("seed", range(4))
+def test_masks_drawn_where_logits_change_sides_are_the_plain_ones(shape, seed):
+    logits = blobs(seed, (32, 32)) * 4
+    logits[:, seed : 4 * seed] = -9
+    if seed == 3:  # up to the borders
+        logits = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    frame = F.interpolate(logits[None], (128, 128), mode="bilinear")[0]
+    box = Box(3, 4, 3 + shape[0], 4 + shape[1])
+    crop = Crop(-1, -1, -1, box, core=box, input_shape=shape)
+    for low, high in zip(logits, frame[:, : shape[0], : shape[1]], strict=True):
+        found = unscaled_mask(low.numpy(), crop)
+        where, mask = plane_mask(high, crop)
+        np.testing.assert_array_equal(found.mask, mask)
+        assert found.stability == pytest.approx(float(stability_scores(high)))
+        if mask.any():  # an empty mask may lie anywhere
+            assert found.box == where
+
+
+def test_an_empty_mask_is_drawn():
+    box = Box(5, 6, 45, 66)
+    crop = Crop(-1, -1, -1, box, core=box, input_shape=(40, 60))
+    found = unscaled_mask(np.full((32, 32), -2, np.float32), crop)
+    assert found.box.shape == found.mask.shape
+    assert not found.mask.any()
+    assert found.stability == 0
 
 
 def test_logits_below_the_floor_leave_a_part_without_a_mask():

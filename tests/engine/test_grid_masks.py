@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from napari_sam.engine.embed import open_plane
-from napari_sam.engine.grid_masks import GridMode, grid_candidates
+from napari_sam.engine.grid_masks import (
+    GridMode,
+    _drawn,
+    drawn_at_once,
+    grid_candidates,
+)
 from napari_sam.engine.proposals import ProposalMode, proposal_candidates
 from napari_sam.errors import InputError
 from napari_sam.tiling import Box, Crop
@@ -16,7 +23,9 @@ def test_the_grid_finds_the_same_objects():
     oracle, embedding, crop = crop_of(truth, 4)
     mode = GridMode(points_per_side=16, min_stability=0.5)
     plane = Box.whole(truth.shape)
-    found, n_pauses = result(grid_candidates(oracle, embedding, crop, plane, mode))
+    found, n_pauses = result(
+        grid_candidates(oracle, lambda _: embedding, crop, plane, mode)
+    )
     assert (sum(oracle.decoded), n_pauses) == (256, 16)
     objects, _ = result(proposal_candidates(oracle, embedding, crop, ProposalMode()))
     by_grid = {(c.box, c.mask.tobytes()) for c in found}
@@ -28,19 +37,36 @@ def test_the_grid_finds_the_same_objects():
 def test_batches_do_not_change_the_result(tiny_sam):
     image = np.random.default_rng(0).integers(0, 256, (100, 128), dtype=np.uint8)
     plane = open_plane(image, tiny_sam)
-    crop, embedding, whole = plane.grid[0], plane.of(plane.grid[0]), Box(0, 0, 100, 128)
+    crop, whole = plane.grid[0], Box(0, 0, 100, 128)
     # a random network is sure of nothing
     lenient = {"min_predicted_iou": -9, "min_stability": 0.0, "points_per_side": 6}
     found = []
     for batch in (1, 7, 64):
         mode = GridMode(batch=batch, box_nms=1.0, **lenient)
-        found.append(result(grid_candidates(tiny_sam, embedding, crop, whole, mode))[0])
+        found.append(result(grid_candidates(tiny_sam, plane.of, crop, whole, mode))[0])
     assert len(found[0]) > 20
     for other in found[1:]:
         assert len(other) == len(found[0])
         for a, b in zip(found[0], other, strict=True):
             assert a.iou(b) > 0.99
             assert a.predicted_iou == pytest.approx(b.predicted_iou, abs=1e-4)
+
+
+@pytest.mark.parametrize("side", [128, 300])  # one at scale 1, one at less
+def test_masks_drawn_at_once_are_those_drawn_one_by_one(tiny_sam, side):
+    logits = torch.randn(6, 6, 6, generator=torch.Generator().manual_seed(0))
+    logits = 10 * F.interpolate(logits[None], (32, 32), mode="bicubic")[0]
+    logits[0] = -3.0
+    box = Box(5, 7, 5 + side, 7 + side)
+    crop = Crop(0, 0, 0, box, box, input_shape=(128, 128))
+    expected = _drawn(tiny_sam, logits, crop, min_stability=0.3)
+    found = drawn_at_once(tiny_sam, logits, crop, min_stability=0.3)
+    assert sum(each.stability >= 0.3 for each in expected) >= 3
+    for a, b in zip(found, expected, strict=True):
+        assert a.stability == pytest.approx(b.stability, abs=1e-4)
+        if b.stability >= 0.3:
+            assert a.box == b.box
+            assert (a.mask != b.mask).mean() < 1e-3
 
 
 class TestBorders:
@@ -55,7 +81,8 @@ class TestBorders:
         # the plane goes on to the right and below
         whole = Box(0, 0, 500, 500)
         embedding = plane.of(plane.grid[0])
-        return result(grid_candidates(oracle, embedding, inner, whole, mode))[0]
+        work = grid_candidates(oracle, lambda _: embedding, inner, whole, mode)
+        return result(work)[0]
 
     def test_masks_at_an_inner_border_are_dropped(self):
         near = Box(40, 40, 80, 112)
@@ -77,7 +104,9 @@ def test_small_islands_and_holes_are_removed():
 
     def found(min_area):
         mode = GridMode(points_per_side=8, min_area=min_area, min_stability=0.5)
-        return result(grid_candidates(oracle, embedding, crop, plane, mode))[0]
+        return result(grid_candidates(oracle, lambda _: embedding, crop, plane, mode))[
+            0
+        ]
 
     assert found(0)[0].area == 256 - 4 + 4
     assert found(5)[0].area == 256

@@ -1,4 +1,4 @@
-"""How cost grows: with prompts, objects, crops in the store, and pixels.
+"""How cost grows: with prompts, objects, slices, crops in the store, and pixels.
 
     python -m benchmarks.growth --output growth.json --plot growth.svg
 
@@ -18,17 +18,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from napari_sam import load_model, run
+from napari_sam import load_model, open_image, run
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.embed import open_plane
+from napari_sam.engine.export import export
 from napari_sam.engine.predict import Predictor
 from napari_sam.labels.edit import ArrayLabels, LabelEdit
-from napari_sam.masks import box_nms
-from napari_sam.model import VARIANTS, Sam
+from napari_sam.link import link_slices
+from napari_sam.masks import Candidate, box_nms
 from napari_sam.prompts import Prompts
-from napari_sam.tiling import Box
+from napari_sam.stitch import Views, stitch
+from napari_sam.tiling import Box, CropGrid
 
 STEP = 20  # pixels between objects
+DISC = np.hypot(*(np.mgrid[:STEP, :STEP] - STEP / 2)) < STEP / 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,6 @@ def commit_and_undo(n: int) -> float:
     """Objects written into labels one by one, then taken back."""
     side = math.ceil(math.sqrt(n))
     target = ArrayLabels(np.zeros((side * STEP, side * STEP), np.uint32))
-    mask = np.hypot(*(np.mgrid[:STEP, :STEP] - STEP / 2)) < STEP / 2.5
 
     def work() -> None:
         done = []
@@ -86,13 +88,53 @@ def commit_and_undo(n: int) -> float:
             box = Box(y, x, y + STEP, x + STEP)
             before = target.read((None, None), box)
             (number,) = target.fresh_ids(1)
-            after = np.where(mask, np.uint32(number), before)
+            after = np.where(DISC, np.uint32(number), before)
             done.append(LabelEdit((None, None), box, before, after))
             target.write(done[-1:])
         for edit in reversed(done):
             target.undo([edit])
 
     return seconds(work)
+
+
+def stitching(n: int) -> float:
+    """Objects of a plane that one, two or four crops see, joined and painted."""
+    side = max(math.ceil(math.sqrt(n)) * STEP, 64)
+    grid = CropGrid((side, side), size=1024, halo=128)
+    views = {}
+    for crop in grid:
+        # objects that lie whole in the crop
+        first = (-(-crop.box.y0 // STEP), -(-crop.box.x0 // STEP))
+        last = (crop.box.y1 // STEP, crop.box.x1 // STEP)
+        boxes = [
+            Box(STEP * i, STEP * j, STEP * (i + 1), STEP * (j + 1))
+            for i in range(first[0], last[0])
+            for j in range(first[1], last[1])
+        ]
+        found = [Candidate(box, DISC, crop=crop.index) for box in boxes]
+        views[crop.index] = Views.of(crop.index, found)
+    return seconds(lambda: stitch(views, grid).labels())
+
+
+def slices(n: int) -> float:
+    """Link so many slices of a hundred objects each, which drift."""
+    side = 10 * STEP
+    plane = np.zeros((side, side), np.uint32)
+    for i in range(100):
+        y, x = (STEP * each for each in divmod(i, 10))
+        plane[y : y + STEP, x : x + STEP] = np.where(DISC, i + 1, 0)
+    stack = np.stack([np.roll(plane, (z // 8) % STEP, axis=0) for z in range(n)])
+    return seconds(lambda: link_slices(stack))
+
+
+def export_labels(n: int) -> float:
+    """Objects of a plane written as polygons (GeoJSON) and measured (CSV)."""
+    side = math.ceil(math.sqrt(n))
+    ids = np.arange(1, side * side + 1, dtype=np.uint32).reshape(side, side)
+    labels = np.kron(ids, DISC.astype(np.uint32))
+    with tempfile.TemporaryDirectory() as folder:
+        plan = {"geojson": Path(folder) / "a.geojson", "csv": Path(folder) / "a.csv"}
+        return seconds(lambda: run(export(open_image(labels), plan)))
 
 
 def store(n: int) -> float:
@@ -114,9 +156,14 @@ def store(n: int) -> float:
 
 
 def pixels(side: int) -> float:
-    """Read, normalise, encode by a tiny network and store a plane of side x side."""
-    model = Sam(VARIANTS["tiny"]).eval()
-    image = np.random.default_rng(0).integers(0, 4000, (side, side), np.uint16)
+    """Read, normalise and store a plane of side x side, all but the encoder."""
+    model = load_model(device="cpu")
+    size, channels = model.config.embedding_size, model.config.embed_dim
+    values = torch.randn(1, channels, size, size)
+    model.encode = lambda x: values.expand(len(x), -1, -1, -1)  # type: ignore[method-assign]
+    # every row is the same, in the memory of one: the largest would be 2 GB
+    row = np.random.default_rng(0).integers(0, 4000, side, np.uint16)
+    image = np.broadcast_to(row, (side, side))
     with tempfile.TemporaryDirectory() as folder:
         plane = open_plane(image, model, cache=EmbeddingCache(Path(folder)))
         return seconds(lambda: run(plane.fill()))
@@ -126,15 +173,21 @@ CURVES: dict[str, tuple[Callable[[int], float], list[int]]] = {
     "prompts": (prompts, [1, 4, 16, 64, 256, 1024]),
     "nms": (nms, [10, 100, 1000, 10_000, 100_000]),
     "commit-and-undo": (commit_and_undo, [10, 100, 1000, 10_000, 100_000]),
+    "stitch": (stitching, [10, 100, 1000, 10_000, 100_000]),
+    "export": (export_labels, [10, 100, 1000, 10_000, 100_000]),
+    "slices": (slices, [4, 16, 64, 256, 1024]),
     "store": (store, [1, 10, 100, 1000, 10_000, 50_000]),
-    "pixels": (pixels, [1024, 2048, 4096, 8192]),
+    "pixels": (pixels, [1024, 2048, 4096, 8192, 16_384, 32_768]),
 }
 
 
 def plot(curves: list[Curve]) -> str:
     """Draw curves as SVG on logarithmic axes; dotted lines are linear growth."""
     width, height, left, top, per_decade = 640, 420, 60, 20, 72
-    colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#666666")
+    colours = (
+        "#0072b2", "#d55e00", "#009e73", "#cc79a7",
+        "#56b4e9", "#e69f00", "#b8a800", "#666666",
+    )  # fmt: skip
     shapes = []
 
     def place(number: float, value: float) -> tuple[float, float]:

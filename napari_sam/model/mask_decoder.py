@@ -349,6 +349,7 @@ class MaskDecoder(nn.Module):
         so places stay rows of a matrix until the few masks are put in order.
         """
         first, norm, activate, second, _ = self.output_upscaling
+        assert isinstance(norm, LayerNorm2d)  # noqa: S101 - for the type checker
         to_first, to_second = (_as_product(x, images[0].dtype) for x in (first, second))
 
         def drawn(places: Tensor, rows: Tensor) -> Tensor:

@@ -394,7 +394,8 @@ class AttentionBlock(nn.Module):
         x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
         x = x + self.attn(x)
         x = self.local_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return self.mlp(x).permute(0, 3, 1, 2)
+        out: Tensor = self.mlp(x)
+        return out.permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):

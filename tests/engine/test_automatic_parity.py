@@ -82,8 +82,8 @@ def test_masks_of_smaller_crops_are_those_of_the_reference(
         assert candidate.predicted_iou == pytest.approx(
             record["predicted_iou"], abs=1e-3
         )
-        # a pixel that was enlarged may differ by a gray level, and a side lobe of these
-        # weights then rises above -1
+        # A pixel that was enlarged may differ by a gray level, so logits by 0.002; one
+        # of these masks is flat where they are 1.
         assert candidate.stability == pytest.approx(record["stability_score"], abs=2e-2)
 
 

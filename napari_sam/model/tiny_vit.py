@@ -319,7 +319,7 @@ class WindowAttention(nn.Module):
 
 
 class NormMLP(nn.Module):
-    """Normalisation, two linear layers with GELU between, and the sum with the input."""
+    """Normalisation, two linear layers with GELU between; the input is added."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()

@@ -52,7 +52,7 @@ class Sam(nn.Module):
         Identity of the loaded weights; empty for random ones.
     precision : str
         ``"float32"``, or ``"bfloat16"`` to compute in bfloat16: the encoder, and on a
-        CPU what the mask decoder does with places.
+        CPU what the mask decoder of published weights does with places.
     """
 
     pixel_mean: Tensor
@@ -126,6 +126,9 @@ class Sam(nn.Module):
                 f"the encoder takes (B, 3, h, w) with sides up to {size} px, got "
                 f"{tuple(images.shape)}; cut a larger image into crops"
             )
+        if self.device.type == "cuda" and images.device.type == "cpu":
+            # from pinned memory the host need not wait
+            images = images.pin_memory().to(self.device, non_blocking=True)
         # one array of a frame's size instead of three: they cost more than the sums
         x = (images.to(self.device) - self.pixel_mean).div_(self.pixel_std).float()
         if (height, width) == (size, size):
@@ -328,8 +331,11 @@ class Sam(nn.Module):
         """Return the type in which the mask decoder keeps places.
 
         A GPU waits for its host there and not for products. A training says itself.
+        Weights with votes are asked in small windows, where bfloat16 saves no time, and
+        one object in ten would be another one.
         """
         is_low = self.precision == "bfloat16" and not torch.is_grad_enabled()
+        is_low = is_low and self.mask_decoder.affinity is None
         is_low = is_low or torch.is_autocast_enabled("cpu")
         on_cpu = self.device.type == "cpu"
         return torch.bfloat16 if is_low and on_cpu else torch.float32

@@ -171,11 +171,24 @@ class TestPieces:
 
     @pytest.mark.parametrize("n_embeddings", [1, 3])
     @torch.inference_mode()
-    def test_bfloat16_stays_near_float32(self, model, prompts, n_embeddings):
+    def test_bfloat16_stays_near_float32(self, prompts, n_embeddings):
+        torch.manual_seed(0)
+        model = Sam(VARIANTS["tiny"]).eval()
         embedding = torch.randn(n_embeddings, 32, 8, 8)
         expected, ious = model.decode(embedding, **prompts)
         model.precision = "bfloat16"
+        assert model.prepare(embedding).source.dtype == torch.bfloat16
         found, low_ious = model.decode(embedding, **prompts)
         assert found.dtype == torch.float32
         assert (found - expected).norm() < 0.03 * expected.norm()
         assert (low_ious - ious).abs().max() < 0.03
+
+
+@torch.inference_mode()
+def test_weights_with_votes_are_decoded_in_float32(model, prompts):
+    embedding = torch.randn(1, 32, 16, 16)
+    expected = model.decode(embedding, **prompts)
+    model.precision = "bfloat16"
+    found = model.decode(embedding, **prompts)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)

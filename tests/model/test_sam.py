@@ -1,5 +1,6 @@
 """The joined network: its frame, its parts of a frame, its refusals, its config."""
 
+import copy
 import dataclasses
 import math
 
@@ -276,3 +277,21 @@ def test_before_training_a_point_looks_at_its_own_place():
         looked_at = torch.einsum("phc,ghc->pg", q, k).argmax(dim=1)
     cells = torch.stack([looked_at % 64, looked_at // 64], dim=1)
     assert (cells - (unit * 64).long()).abs().max() <= 1
+
+
+def test_a_cpu_encodes_first_and_last_layers_in_float32_unless_it_trains(small):
+    model, x, seen = copy.deepcopy(small), torch.randn(1, 3, 256, 256), {}
+    for name in ("stem.0.0", "stages.1.1.first.0", "neck", "centres.mix"):
+        model.image_encoder.get_submodule(name).register_forward_hook(
+            lambda _, __, out, name=name: seen.update({name: out.dtype})
+        )
+    with torch.inference_mode():
+        expected = model.encode(x)
+        model.precision = "bfloat16"
+        found = model.encode(x)
+    inner = "stages.1.1.first.0"
+    assert seen.pop(inner) == torch.bfloat16
+    assert set(seen.values()) == {torch.float32}
+    assert (found - expected).norm() < 0.01 * expected.norm()
+    model.encode(x)  # with gradients
+    assert set(seen.values()) == {torch.bfloat16}

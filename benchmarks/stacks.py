@@ -1,6 +1,8 @@
 """Stacks: quality against ground truth, cost of a slice, memory of long stacks.
 
     python -m benchmarks.stacks quality SHARED/data --output stacks.json
+    python -m benchmarks.stacks quality SHARED/data --only chloroplasts --crop 1024
+    python -m benchmarks.stacks quality SHARED/data --only embryo --figures planes
     python -m benchmarks.stacks cost
     python -m benchmarks.stacks memory --slices 64 256
 
@@ -10,6 +12,8 @@ object has ended, in the slice with the most wrong pixels, where the larger erro
 deepest: negative on what is too much, positive on what was missed. Automatic labels
 are found plane by plane and linked. Beside each stands what is reached with planes
 of the ground truth, whose ids differ from slice to slice: that measures linking alone.
+``--figures planes`` compares slices alone with three directions (`three_planes`) on the
+column of the embryo in which three nuclei stand on each other.
 
 ``cost`` follows objects through a drawn stack: one that is not embedded yet, the same
 again with the embeddings of the cache, and others in slices that are still open, as
@@ -46,8 +50,9 @@ from napari_sam.engine.files import plan_outputs
 from napari_sam.engine.jobs import run
 from napari_sam.engine.propagate import Propagation, propagate_in
 from napari_sam.engine.stack_planes import StackPlanes, open_stack
+from napari_sam.engine.three_planes import segment_three_planes
 from napari_sam.engine.volume import segment_stack
-from napari_sam.images import ImageSource, find_intensity, read_rgb
+from napari_sam.images import ImageSource, Intensity, find_intensity, read_rgb
 from napari_sam.link import link_frames, link_slices
 from napari_sam.masks import Candidate
 from napari_sam.model import Sam
@@ -82,6 +87,10 @@ STACKS = {
     # turns, half its width in one frame, was given a new one (5)
     "yeast": Stack("baby_yeast_timelapse", "TYX", {"true planes, links": 0.95}, {5: 4}),
 }
+
+
+# Of the embryo: three nuclei on each other.
+COLUMN = (slice(None), slice(44, 76), slice(58, 90))
 
 
 def deepest(mask: NDArray[np.bool_]) -> tuple[float, float]:
@@ -215,7 +224,8 @@ def _links(truth: Labels, tracks: Labels) -> set[tuple[int, int, int, int]]:
 
 def quality(options: argparse.Namespace) -> dict[str, Any]:
     """Print all figures of the stacks."""
-    model = None if options.only_linking else load_model(options.model)
+    figures = set(options.figures)
+    model = None if figures == {"links"} else load_model(options.model)
     report: dict[str, Any] = {}
     for name, stack in STACKS.items():
         if options.only and name not in options.only:
@@ -226,21 +236,31 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
         for given, one in stack.same.items():
             truth[truth == given] = one
         image = ImageSource(pixels, stack.axes, name=name)
+        intensity = find_intensity(image)  # of the whole, also for a part
+        part = (slice(None), *(slice(options.crop),) * 2)
+        if "planes" in figures:
+            part = COLUMN
+        pixels, truth = pixels[part], truth[part]
+        image = ImageSource(pixels, stack.axes, name=name)
         print(f"{name}: {' x '.join(map(str, pixels.shape))}, {stack.axes}", flush=True)
-        figures = dict(_figures(image, truth.astype(np.int64), model, options))
-        for what, value in figures.items():
+        report[name] = {}
+        truth = truth.astype(np.int64)
+        for what, value in _figures(image, truth, intensity, model, options):
             floor = stack.floors.get(what)
             mark = "" if floor is None else f"   floor {floor:g}"
             print(f"  {what:<28}{value:8.3f}{mark}", flush=True)
-        report[name] = figures
+            report[name][what] = value
     return report
 
 
 def _figures(
-    image: ImageSource, truth: Labels, model: Sam | None, options: argparse.Namespace
+    image: ImageSource,
+    truth: Labels,
+    intensity: Intensity,
+    model: Sam | None,
+    options: argparse.Namespace,
 ) -> Iterator[tuple[str, float]]:
-    is_time = "T" in image.axes
-    intensity = find_intensity(image)
+    is_time, figures = "T" in image.axes, set(options.figures)
     gray = np.stack(
         [read_rgb(image, intensity, plane=(0, z)).mean(-1) for z in range(len(truth))]
         if not is_time
@@ -251,23 +271,39 @@ def _figures(
         if is_time
         else (lambda planes: link_slices(planes, gray=gray))
     )
-    start = time.perf_counter()
-    found = link(per_plane(truth))
-    linked = accuracy(truth, found) | link_accuracy(truth, found)
-    yield "true planes, links", linked["correct"]
-    yield "true planes, mSA", linked["msa"]
-    yield "true planes, AP50", linked["ap50"]
-    yield "true planes, seconds", time.perf_counter() - start
+    if "links" in figures:
+        start = time.perf_counter()
+        found = link(per_plane(truth))
+        linked = accuracy(truth, found) | link_accuracy(truth, found)
+        yield "true planes, links", linked["correct"]
+        yield "true planes, mSA", linked["msa"]
+        yield "true planes, AP50", linked["ap50"]
+        yield "true planes, seconds", time.perf_counter() - start
     if model is None:
         return
-    cache, most = EmbeddingCache(), options.most
-    start = time.perf_counter()
-    planes = np.asarray(run(segment(image, model, cache=cache), progress=False))
-    automatic = accuracy(truth, link(planes))
-    yield "automatic mSA", automatic["msa"]
-    yield "automatic AP50", automatic["ap50"]
-    yield "automatic, objects", automatic["objects"]
-    yield "automatic, seconds", time.perf_counter() - start
+    cache, most = EmbeddingCache(options.cache), options.most
+    if "automatic" in figures:
+        start = time.perf_counter()
+        job = segment(image, model, cache=cache, intensity=intensity)
+        automatic = accuracy(truth, link(np.asarray(run(job, progress=False))))
+        yield "automatic mSA", automatic["msa"]
+        yield "automatic AP50", automatic["ap50"]
+        yield "automatic, objects", automatic["objects"]
+        yield "automatic, seconds", time.perf_counter() - start
+    if "planes" in figures:
+        fused = run(
+            segment_three_planes(
+                image, model, intensity=intensity, spacing=(1.0, 1.0, 1.0)
+            ),
+            progress=False,
+        )
+        three = accuracy(truth, fused.labels())
+        yield "three planes, mSA", three["msa"]
+        yield "three planes, AP50", three["ap50"]
+        yield "three planes, objects", three["objects"]
+        yield "three planes, uncertain", float((fused.uncertainty() > 0).mean())
+    if "clicks" not in figures:
+        return
     start = time.perf_counter()
     opened = open_stack(
         image, model, along="t" if is_time else "z", cache=cache, intensity=intensity
@@ -473,7 +509,17 @@ def main() -> None:
                 "--most", type=int, default=12, help="objects clicked in each stack"
             )
             command.add_argument(
-                "--only-linking", action="store_true", help="leave the network out"
+                "--figures",
+                nargs="+",
+                choices=("links", "automatic", "clicks", "planes"),
+                default=["links", "automatic", "clicks"],
+                help="default: all but three planes; links does without the network",
+            )
+            command.add_argument(
+                "--crop", type=int, help="only so many first rows and columns"
+            )
+            command.add_argument(
+                "--cache", type=Path, help="folder of embeddings; default: in memory"
             )
         if what in ("cost", "memory"):
             default = [16] if what == "cost" else [64, 256]

@@ -123,6 +123,15 @@ def link(
     labels: Annotated[
         Path, typer.Argument(metavar="LABELS", help="Labels of planes, TIFF or Zarr.")
     ],
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            help="The image they were made from: bodies that touch along z are cut "
+            "where it is dim between them."
+        ),
+    ] = None,
+    axes: o.Axes = None,
+    channel: o.Channels = None,
     along: Annotated[Along, typer.Option(help="The axis to link along.")] = "z",
     output: Annotated[
         Path | None,
@@ -138,12 +147,19 @@ def link(
     as_json: o.Json = False,
 ) -> None:
     """Link labels of single planes to objects of the stack, or to tracks."""
+    from napari_sam.engine.files import ImageOptions
     from napari_sam.engine.jobs import run
-    from napari_sam.engine.volume import link_file, linked_name
+    from napari_sam.engine.volume import link_file, linked_name, see_image
 
     options = link_options(along, max_gap, min_length, branches=branches, ctc=ctc)
     to = linked_name(labels) if output is None else output
-    found = run(link_file(labels, to, options, overwrite=overwrite))
+    seen = None
+    if image is not None:
+        opening = ImageOptions(axes=axes, channels=o.parse_channels(channel))
+        seen = see_image(image, opening)
+    elif axes or channel:
+        raise InputError("--axes and --channel are of an image; give it with --image")
+    found = run(link_file(labels, to, options, image=seen, overwrite=overwrite))
     if as_json:
         facts = {"labels": str(labels), "objects": found.n_objects, "linked": str(to)}
         print_record(facts)

@@ -3,8 +3,9 @@
 From each prompted slice the object is followed both ways. The next slice is asked
 with what the last one tells: box, interior point and logits of its mask, moved as the
 object moved before; of the three masks the one is taken that is good and like its
-neighbour. Where the object ends, the reason is noted; a slice that fails between two
-good ones is bridged.
+neighbour. Where the object ends, the reason is noted. A slice that fails between two
+good ones is asked again with the shape between them, and takes that shape if it fails
+once more; it is marked as suspicious either way.
 
 Between two prompted slices both sides must meet. Where they do not agree, the shape
 between the two prompted masks is asked for, and the slice is marked as suspicious.
@@ -69,7 +70,7 @@ class SliceResult:
     agreement : float
         IoU of what the two prompted slices around it say; NaN if only one does.
     is_suspicious : bool
-        Worth a look: bridged, or both sides disagree.
+        Worth a look: it failed at first, or both sides disagree.
     contrast : float
         How much brighter or darker it is than what is around it, in gray values of
         255; NaN if that is not asked.
@@ -404,7 +405,7 @@ class _Work:
                     break
                 continue
             for stop in failed:
-                gap = _bridge(history[-1], (i, answer.found), stop.index)
+                gap = self._fill(history[-1], (i, answer.found), stop.index, clearest)
                 found[stop.index] = gap
                 yield gap
             failed = []
@@ -424,6 +425,20 @@ class _Work:
         self.result.stops.append(
             failed[0] if failed else Stop(last, step, "the stack ends")
         )
+
+    def _fill(
+        self,
+        before: tuple[int, Candidate],
+        after: tuple[int, Candidate],
+        index: int,
+        clearest: float,
+    ) -> SliceResult:
+        """Ask once more in a gap, now that both sides are known."""
+        between = _bridge(before, after, index)
+        asked = self.follower.like(index, between.found)
+        if isinstance(asked, Stopped):
+            return between
+        return replace(self._computed(index, asked, clearest), is_suspicious=True)
 
     def _computed(self, i: int, answer: Answer, clearest: float) -> SliceResult:
         clear, contrast = self.follower.clear_part(i, answer.found, clearest)

@@ -18,7 +18,7 @@ from napari_sam.engine.batch import segment_file
 from napari_sam.engine.files import ImageOptions, open_file, open_source
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.errors import InputError
-from napari_sam.images import read_rgb
+from napari_sam.images import find_intensity, read_rgb
 from napari_sam.link import (
     LinkConfig,
     LinkedSlices,
@@ -107,6 +107,26 @@ class SeenImage(NamedTuple):
         rgb = read_rgb(self.source, self.intensity, plane=(t, z))
         gray: NDArray[np.float64] = rgb.mean(axis=-1)
         return gray
+
+
+def see_image(path: Path, options: ImageOptions) -> SeenImage:
+    """Open the image that labels were made from.
+
+    Parameters
+    ----------
+    path : Path
+        Its file.
+    options : ImageOptions
+        How it is opened.
+
+    Raises
+    ------
+    InputError, FormatError, FileError
+        If it cannot be used.
+    """
+    source = open_source(path, options)
+    channels = options.channels or None
+    return SeenImage(source, find_intensity(source, channels=channels))
 
 
 @job

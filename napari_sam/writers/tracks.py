@@ -3,7 +3,8 @@
 The challenge wants a folder of 16-bit masks ``mask000.tif``, ... and a text file
 ``res_track.txt`` with a line ``L B E P`` for each track: its label, first and last
 frame, and parent (Ulman et al. 2017, Nature Methods 14:1141; celltrackingchallenge.net,
-"Submission"). A track may be missing in frames between its first and its last.
+"Submission"). There a track has a mask in every frame from its first to its last: one
+that is missing in between is written as two, the first the parent of the second.
 """
 
 from __future__ import annotations
@@ -80,25 +81,71 @@ def save_ctc(
         If the folder exists already or cannot be written, or there is none to hold it.
     """
     folder = Path(folder).expanduser()
-    most = max((track.track_id for track in tracks), default=0)
-    if most > _MOST_TRACKS:
-        raise InputError(f"{most} tracks; this format holds {_MOST_TRACKS} at most")
-    known = [0, *(track.track_id for track in tracks)]
+    pieces = _Pieces(tracks)
     with atomic(folder, overwrite=overwrite) as part:
         part.mkdir()
         for t, frame in enumerate(labels):
-            strange = np.setdiff1d(frame, known)
-            if strange.size:
-                raise InputError(f"ids {strange.tolist()} of frame {t} have no track")
             tifffile.imwrite(
                 part / f"mask{t:03d}.tif",
-                frame.astype(np.uint16),
+                pieces.numbered(frame, t),
                 compression="zlib",
                 photometric="minisblack",
             )
-        lines = [f"{t.track_id} {t.first} {t.last} {t.parent}\n" for t in tracks]
+        lines = [" ".join(map(str, row)) + "\n" for row in pieces.rows()]
         (part / "res_track.txt").write_text("".join(lines), encoding="ascii")
     return folder
+
+
+class _Pieces:
+    """Tracks, cut where they are missing in a frame."""
+
+    def __init__(self, tracks: Sequence[TrackRow]) -> None:
+        self._parents = {track.track_id: track.parent for track in tracks}
+        self._last_number = max(self._parents, default=0)
+        self._check()
+        # of each piece its number, first and last frame, and the piece before it
+        self._pieces: list[list[int]] = []
+        self._newest: dict[int, list[int]] = {}
+
+    def numbered(self, frame: NDArray[np.integer], t: int) -> NDArray[np.uint16]:
+        """Return the next frame with the numbers of pieces."""
+        ids = np.unique(frame[frame > 0]).tolist()
+        strange = sorted({*ids} - {*self._parents})
+        if strange:
+            raise InputError(f"ids {strange} of frame {t} have no track")
+        found = frame.astype(np.uint16)
+        for track in ids:
+            piece = self._piece(track, t)
+            piece[2] = t
+            if piece[0] != track:
+                found[frame == track] = piece[0]
+        return found
+
+    def rows(self) -> list[list[int]]:
+        """Return number, first and last frame, and parent of each piece."""
+        return sorted(self._pieces)
+
+    def _piece(self, track: int, t: int) -> list[int]:
+        """Return the piece of a track that goes on in a frame, or begins there."""
+        before = self._newest.get(track)
+        if before is not None and before[2] >= t - 1:
+            return before
+        number, parent = track, 0
+        if before is not None:
+            self._last_number += 1
+            self._check()
+            number, parent = self._last_number, before[0]
+        elif self._parents[track] in self._newest:
+            parent = self._newest[self._parents[track]][0]
+        self._newest[track] = [number, t, t, parent]
+        self._pieces.append(self._newest[track])
+        return self._newest[track]
+
+    def _check(self) -> None:
+        if self._last_number > _MOST_TRACKS:
+            raise InputError(
+                f"{self._last_number} tracks; this format holds {_MOST_TRACKS} at most"
+            )
 
 
 def save_tracks(

@@ -68,6 +68,26 @@ def test_link_writes_objects_along_z(
     assert cli("link", planes).status != 0  # it is there already
 
 
+def test_link_cuts_touching_bodies_where_the_image_is_dim(
+    cli: Callable[..., Ended], tmp_path: Path
+) -> None:
+    light = np.array([20, 60, 120, 60, 25, 22, 50, 100, 200, 90, 30], np.uint8)
+    labels = np.zeros((len(light), 30, 30), np.uint8)
+    labels[:, 8:20, 8:20] = 1  # one width all the way: only light tells two from one
+    image = (labels * light[:, None, None]).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.labels.tif", labels, metadata={"axes": "ZYX"})
+    tifffile.imwrite(tmp_path / "a.tif", image, metadata={"axes": "ZYX"})
+    assert "1 objects" in cli("link", "a.labels.tif").out
+    ended = cli("link", "a.labels.tif", "--image", "a.tif", "--overwrite")
+    assert ended.status == 0, ended.err
+    assert "2 objects" in ended.out
+    linked = tifffile.imread(tmp_path / "a.linked.tif")
+    assert linked[5, 12, 12] != linked[6, 12, 12]
+    ended = cli("link", "a.labels.tif", "--channel", 0, "--overwrite")
+    assert ended.status == 2
+    assert "--image" in ended.err
+
+
 def test_link_writes_tracks(cli: Callable[..., Ended], tmp_path: Path) -> None:
     labels = np.zeros((3, 30, 30), np.uint32)
     for t in range(3):

@@ -116,6 +116,34 @@ def test_a_gap_is_bridged_and_marked():
     assert (5, 1) in [(stop.index, stop.step) for stop in none.stops]
 
 
+class Choosy(StackOracle):
+    """Is unsure of slice 5 unless its mask prompt has about the right size."""
+
+    def prepare(self, embedding, masks=None, **others):
+        self.prompted = 0 if masks is None else int((masks > 0).sum())
+        return super().prepare(embedding, **others)
+
+    def decode(self, embedding, masks=None, **prompts):
+        logits, ious = super().decode(embedding, **prompts)
+        area = (self.truth == 1).sum()
+        is_slice_5 = np.shares_memory(self.truth, self.stack[5])
+        is_unsure = is_slice_5 and abs(self.prompted - area) > 10
+        return logits, ious * (0.1 if is_unsure else 1)
+
+
+def test_a_gap_is_asked_again_with_the_shape_between():
+    truth = np.zeros((9, *SHAPE), np.uint32)
+    for z in range(9):
+        half = 3 if z < 5 else 4 if z == 5 else 5
+        truth[z, 16 - half : 16 + half, 16 - half : 16 + half] = 1
+    work = propagate(stack_image(truth), Choosy(truth), {2: click(15, 15)})
+    found = run(work)
+    # the true shape, which the one between, of rounded corners, is not
+    assert_found(found, truth == 1)
+    assert found.slices[5].state == "computed"
+    assert found.suspicious == [5]
+
+
 def test_two_prompted_slices_meet():
     truth = box_stack(9, (1, 0, 9, 8, 2, 8, 2))
     found, _ = follow(truth, {1: click(12, 8), 6: click(12, 18)})

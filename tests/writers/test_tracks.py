@@ -53,6 +53,23 @@ def test_the_public_reader_accepts_and_scores_it(movie, tmp_path):
     assert worse["TRA"] < 1
 
 
+def test_a_track_with_a_gap_is_written_as_two(movie, tmp_path):
+    """A track of the format has a mask in every frame from its first to its last."""
+    movie = np.concatenate([movie[:1], movie])
+    movie[1][movie[1] == 1] = 0
+    movie[3][movie[3] == 4] = 0
+    tracks = [Track(1, 0, 2), Track(2, 3, 4, 1), Track(3, 3, 4, 1), Track(4, 0, 4)]
+    result = save_ctc(movie, tracks, tmp_path / "01_RES")
+    assert validate_sequence(str(result), threads=1)["Valid"] == 1
+    lines = (result / "res_track.txt").read_text().splitlines()
+    # 5 goes on with 1, and is the mother of 2 and 3; 6 goes on with 4
+    expected = ["1 0 0 0", "2 3 4 5", "3 3 4 5", "4 0 2 0", "5 2 2 1", "6 4 4 4"]
+    assert lines == expected
+    mask = tifffile.imread(result / "mask002.tif")
+    np.testing.assert_array_equal(mask == 5, movie[2] == 1)
+    assert not (mask == 1).any()
+
+
 def test_masks_are_16_bit_and_volumes_are_stacks(movie, tmp_path):
     save_ctc(movie, TRACKS, tmp_path / "a")
     mask = tifffile.imread(tmp_path / "a" / "mask002.tif")

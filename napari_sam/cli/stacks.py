@@ -162,9 +162,12 @@ def link(
     found = run(link_file(labels, to, options, image=seen, overwrite=overwrite))
     if as_json:
         facts = {"labels": str(labels), "objects": found.n_objects, "linked": str(to)}
-        print_record(facts)
-    else:
-        typer.echo(f"{labels}: {found.n_objects} objects -> {to}")
+        print_record(facts | {"filled": [each._asdict() for each in found.filled]})
+        return
+    typer.echo(f"{labels}: {found.n_objects} objects -> {to}")
+    for each in found.filled:
+        frame = f", frame {each.t}" if found.labels.shape[0] > 1 else ""
+        typer.echo(f"  filled in: object {each.object_id} in slice {each.z}{frame}")
 
 
 def link_options(

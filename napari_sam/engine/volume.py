@@ -51,6 +51,14 @@ if TYPE_CHECKING:
 Along = Literal["z", "t", "both"]
 
 
+class Filled(NamedTuple):
+    """A cross-section that was missing: it is the shape between its neighbours."""
+
+    object_id: int
+    t: int
+    z: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LinkedStack:
     """Labels of a stack with one id for each object.
@@ -63,11 +71,14 @@ class LinkedStack:
         Objects, or tracks, are numbered from 1 to this.
     tracks : TrackedFrames or None
         If objects were linked along time.
+    filled : tuple of Filled
+        Where gaps along z were closed; not told if tracks have given other ids.
     """
 
     labels: ImageSource
     n_objects: int
     tracks: TrackedFrames | None = None
+    filled: tuple[Filled, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,18 +184,20 @@ def link_labels(
         return read_ids(source, plane=(t, z))
 
     read: ReadPlane = read_plane
-    n_objects, tracks = 0, None
+    n_objects, tracks, filled = 0, None, tuple[Filled, ...]()
     if options.along != "t":
         linked = yield from _link_slices(source, read, options.slices, image)
         n_objects = sum(each.n_objects for each in linked)
-        read = _SliceDrawer(read, linked)
+        drawer = _SliceDrawer(read, linked)
+        filled = drawer.filled if options.along == "z" else ()
+        read = drawer
     if options.along != "z":
         tracks = yield from _link_frames(source, read, options.tracks)
         n_objects = len(tracks.tracks)
         read = _FrameDrawer(read, tracks)
     array = _DrawnLabels(source, read)
     drawn = replace(source, array=array, axes=array.axes, path=None, channel_names=())
-    return LinkedStack(drawn, n_objects, tracks)
+    return LinkedStack(drawn, n_objects, tracks, filled)
 
 
 @job
@@ -381,6 +394,18 @@ class _SliceDrawer:
         self._linked = linked
         counts = [each.n_objects for each in linked]
         self._offsets = np.cumsum([0, *counts]).tolist()
+
+    @property
+    def filled(self) -> tuple[Filled, ...]:
+        """Where objects are drawn that were missing."""
+        return tuple(
+            Filled(claim.object_id + offset, t, z)
+            for t, (linked, offset) in enumerate(
+                zip(self._linked, self._offsets, strict=False)
+            )
+            for z, claims in sorted(linked.bridges.items())
+            for claim in claims
+        )
 
     def __call__(self, t: int, z: int) -> NDArray[np.integer]:
         labels = self._linked[t].plane(z, lambda at: self._read(t, at))

@@ -68,6 +68,22 @@ def test_link_writes_objects_along_z(
     assert cli("link", planes).status != 0  # it is there already
 
 
+def test_link_tells_which_slices_were_filled(
+    cli: Callable[..., Ended], planes: Path, tmp_path: Path
+) -> None:
+    labels = tifffile.imread(planes)
+    labels[2, 18:26, 15:22] = 0
+    tifffile.imwrite(planes, labels, metadata={"axes": "ZYX"})
+    ended = cli("link", planes)
+    linked = tifffile.imread(tmp_path / "a.linked.tif")
+    number = int(linked[1, 20, 18])
+    assert number == linked[2, 20, 18]
+    assert f"filled in: object {number} in slice 2\n" in ended.out
+    ended = cli("link", planes, "--overwrite", "--json")
+    filled = json.loads(ended.out)["filled"]
+    assert filled == [{"object_id": number, "t": 0, "z": 2}]
+
+
 def test_link_cuts_touching_bodies_where_the_image_is_dim(
     cli: Callable[..., Ended], tmp_path: Path
 ) -> None:

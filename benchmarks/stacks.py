@@ -130,19 +130,24 @@ def corrected(
     prompts[i] = Prompts(points, positive)
 
 
-def some_objects(truth: Labels, most: int) -> list[int]:
-    """Ids of objects, at most so many, spread evenly over all."""
-    ids = np.unique(truth[truth > 0]).tolist()
+def some_objects(truth: Labels, most: int, whole: Labels | None = None) -> list[int]:
+    """Ids of objects, at most so many, spread evenly over all.
+
+    Of a part of a stack those of which less than half is there are left out.
+    """
+    given, n_voxels = np.unique(truth[truth > 0], return_counts=True)
+    n_whole = n_voxels if whole is None else np.bincount(whole.ravel())[given]
+    ids = given[2 * n_voxels >= n_whole].tolist()
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(most, len(ids))).round())
     return [ids[int(i)] for i in chosen]
 
 
 def clicks(
-    planes: StackPlanes, truth: Labels, n_corrections: int, most: int
+    planes: StackPlanes, truth: Labels, n_corrections: int, ids: list[int]
 ) -> list[list[float]]:
     """3D IoU of each object after one click and after each correction."""
     rows = []
-    for number in some_objects(truth, most):
+    for number in ids:
         mask = truth == number
         slices = np.flatnonzero(mask.any((1, 2)))
         middle = int(slices[len(slices) // 2])
@@ -164,10 +169,10 @@ def clicks(
     return rows
 
 
-def one_mask(planes: StackPlanes, truth: Labels, most: int) -> list[float]:
+def one_mask(planes: StackPlanes, truth: Labels, ids: list[int]) -> list[float]:
     """3D IoU of each object, given its true mask in the middle slice."""
     scores = []
-    for number in some_objects(truth, most):
+    for number in ids:
         mask = truth == number
         slices = np.flatnonzero(mask.any((1, 2)))
         middle = int(slices[len(slices) // 2])
@@ -240,12 +245,13 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
         part = (slice(None), *(slice(options.crop),) * 2)
         if "planes" in figures:
             part = COLUMN
+        ids = some_objects(truth[part], options.most, truth)
         pixels, truth = pixels[part], truth[part]
         image = ImageSource(pixels, stack.axes, name=name)
         print(f"{name}: {' x '.join(map(str, pixels.shape))}, {stack.axes}", flush=True)
         report[name] = {}
         truth = truth.astype(np.int64)
-        for what, value in _figures(image, truth, intensity, model, options):
+        for what, value in _figures(image, truth, ids, intensity, model, options):
             floor = stack.floors.get(what)
             mark = "" if floor is None else f"   floor {floor:g}"
             print(f"  {what:<28}{value:8.3f}{mark}", flush=True)
@@ -256,6 +262,7 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
 def _figures(
     image: ImageSource,
     truth: Labels,
+    ids: list[int],
     intensity: Intensity,
     model: Sam | None,
     options: argparse.Namespace,
@@ -281,7 +288,7 @@ def _figures(
         yield "true planes, seconds", time.perf_counter() - start
     if model is None:
         return
-    cache, most = EmbeddingCache(options.cache), options.most
+    cache = EmbeddingCache(options.cache)
     if "automatic" in figures:
         start = time.perf_counter()
         job = segment(image, model, cache=cache, intensity=intensity)
@@ -308,11 +315,11 @@ def _figures(
     opened = open_stack(
         image, model, along="t" if is_time else "z", cache=cache, intensity=intensity
     )
-    rows = np.array(clicks(opened, truth, 2, most)).mean(axis=0)
+    rows = np.array(clicks(opened, truth, 2, ids)).mean(axis=0)
     yield from zip(
         ("one click", "one correction", "two corrections"), rows.tolist(), strict=True
     )
-    yield "one true mask", float(np.mean(one_mask(opened, truth, most)))
+    yield "one true mask", float(np.mean(one_mask(opened, truth, ids)))
     yield "clicks, seconds", time.perf_counter() - start
 
 

@@ -256,6 +256,40 @@ class TestScale:
         assert CropGrid.for_diameter((4000, 4000), 160, target=40).scale == 0.25
         assert CropGrid.for_diameter((4000, 4000), 2, target=40).scale == 4
 
+    @pytest.mark.parametrize(
+        ("shape", "n_plain", "n_balanced"),
+        [
+            ((1024, 700), 1, 1),
+            ((1100, 1100), 4, 1),
+            ((1127, 900), 2, 2),  # more than 10 % too large for one
+            ((1900, 900), 3, 2),  # without any shrinking
+            ((2048, 2048), 9, 4),
+            ((2113, 2048), 9, 6),
+            ((2113, 2113), 9, 9),
+            ((20_000, 20_000), 676, 441),
+        ],
+    )
+    def test_balanced_grids_have_fewer_crops(self, shape, n_plain, n_balanced):
+        grid = CropGrid.balanced(shape)
+        assert (len(CropGrid(shape)), len(grid)) == (n_plain, n_balanced)
+        if n_balanced == n_plain:
+            assert grid == CropGrid(shape)
+
+    @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 100), st.data())
+    def test_balanced_grids_shrink_little_and_see_all(self, height, width, size, data):
+        halo = data.draw(st.integers(0, (size - 1) // 2))
+        plain = CropGrid((height, width), size, halo)
+        assume(len(plain) <= 400)
+        grid = CropGrid.balanced((height, width), size=size, halo=halo)
+        if grid == plain:
+            return
+        assert len(grid) < len(plain)
+        assert 1 / 1.1 - 1e-9 <= grid.zoom <= 1
+        seen = np.zeros((height, width), bool)
+        for crop in grid:
+            seen[crop.box.slices] = True
+        assert seen.all()
+
     @pytest.mark.parametrize("diameter", [0, -3, math.inf, math.nan])
     def test_for_diameter_refuses(self, diameter):
         with pytest.raises(InputError, match="diameter"):

@@ -166,6 +166,16 @@ DiameterUm = Annotated[
     ),
 ]
 
+FewerCrops = Annotated[
+    bool,
+    typer.Option(
+        "--fewer-crops",
+        help="Shrink the image by up to 10 % where that saves crops: faster, a little "
+        "less is found.",
+        rich_help_panel=_IMAGE,
+    ),
+]
+
 
 # Name, kind and default of each option that says how an image is opened.
 _OPENING: dict[str, tuple[Any, Any]] = {
@@ -179,6 +189,7 @@ _OPENING: dict[str, tuple[Any, Any]] = {
     "pixel_size": (PixelSize, None),
     "diameter": (Diameter, None),
     "diameter_um": (DiameterUm, None),
+    "fewer_crops": (FewerCrops, False),
 }
 
 
@@ -230,6 +241,7 @@ def opens_images(
                 pixel_size_um=chosen["pixel_size"],
                 diameter=chosen["diameter"],
                 diameter_um=chosen["diameter_um"],
+                fewer_crops=chosen["fewer_crops"],
                 limits=parse_limits(chosen["limits"]),
             )
             command(**given, opening=opening)

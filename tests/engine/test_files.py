@@ -12,6 +12,7 @@ import tifffile
 
 from napari_sam.engine.files import ImageOptions, open_file, plan_outputs
 from napari_sam.errors import InputError
+from napari_sam.tiling import CropGrid
 
 if TYPE_CHECKING:
     from napari_sam.model import Sam
@@ -60,6 +61,18 @@ def test_a_diameter_in_micrometres_is_one_in_pixels(
     assert found is not None
     assert found.scale == pytest.approx(in_pixels.scale)
     with pytest.raises(InputError, match="give one of the two"):
+        open_file(path, tiny_sam, replace(options, diameter=40.0))
+
+
+def test_fewer_crops_if_they_are_asked_for(tiny_sam: Sam, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.arange(136 * 140, dtype=np.uint16).reshape(136, 140))
+    options = ImageOptions(fewer_crops=True)
+    grid = open_file(path, tiny_sam, options).grid
+    assert grid is not None
+    assert (len(CropGrid((136, 140), 128, 16)), len(grid)) == (4, 1)
+    assert grid.scale == 128 / 140
+    with pytest.raises(InputError, match="leave it out"):
         open_file(path, tiny_sam, replace(options, diameter=40.0))
 
 

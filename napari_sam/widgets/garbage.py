@@ -6,12 +6,16 @@ one, in the middle of a click (measured). Nearly all of those objects stay for e
 So full collections become rare while a dock is open, and are made once the window
 rests after a layer was removed, which is where memory is to be had. Freezing what is
 there (`gc.freeze`) was rejected: a large image removed later would never be freed.
+
+napari itself makes a full collection when a layer goes, 0.3 s. To freeze all objects
+meanwhile was rejected, too: what such a layer leaves on the graphics card is then
+deleted together with that of the next one, and drawing crashes (napari 0.9.2, vispy
+0.17). So layers that come and go are better hidden, as that of candidates is.
 """
 
 from __future__ import annotations
 
 import gc
-import sys
 from typing import TYPE_CHECKING, ClassVar
 
 from qtpy.QtCore import QObject, QTimer
@@ -20,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari.components import ViewerModel
-    from napari.layers import Layer
 
 _RARELY = 1000  # younger collections for a full one, instead of ten
 _REST_MS = 3000
@@ -75,25 +78,3 @@ class Garbage(QObject):
             self._rest.start()
         else:
             gc.collect()
-
-
-def remove_layer(viewer: ViewerModel, layer: Layer) -> None:
-    """Take a layer of ours away, without the full collection that napari makes then.
-
-    While all objects are frozen there is nothing to look through; they thaw at once,
-    and what the layer leaves behind goes with the next collection of `Garbage`.
-    Drivers of Windows need napari's collection at that moment, so there it is made.
-
-    Parameters
-    ----------
-    viewer : ViewerModel
-    layer : Layer
-    """
-    if sys.platform == "win32" or gc.get_freeze_count():
-        viewer.layers.remove(layer)
-        return
-    gc.freeze()
-    try:
-        viewer.layers.remove(layer)
-    finally:
-        gc.unfreeze()

@@ -14,7 +14,6 @@ from napari.layers import Labels
 
 from napari_sam.engine.objects import repaint
 from napari_sam.tiling import Box
-from napari_sam.widgets.garbage import remove_layer
 from napari_sam.widgets.geometry import to_layer, transform_of
 from napari_sam.widgets.stored_labels import OWN
 
@@ -103,7 +102,7 @@ class HandEdit:
         """
         is_open = self.is_open
         if is_open:
-            remove_layer(self._viewer, self.layer)
+            self._viewer.layers.remove(self.layer)
         view = self._session.view
         if not is_open or view is None or self._session.labels is not self._target:
             return False
@@ -112,7 +111,7 @@ class HandEdit:
     def drop(self) -> None:
         """Take the layer away; nothing changes."""
         if self.is_open:
-            remove_layer(self._viewer, self.layer)
+            self._viewer.layers.remove(self.layer)
 
     def _pixels(self) -> NDArray[np.uint32]:
         data: Any = np.moveaxis(np.asarray(self.layer.data), self._seen, (-2, -1))

@@ -14,7 +14,6 @@ from napari.utils.colormaps import DirectLabelColormap
 
 from napari_sam.labels import outline
 from napari_sam.tiling import Box
-from napari_sam.widgets.garbage import remove_layer
 from napari_sam.widgets.geometry import spatial_shape, to_layer, transform_of
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ class MaskPreview:
         layer, self.layer = self.layer, None
         self._box = self._drawn = Box(0, 0, 0, 0)
         if layer is not None and layer in self._viewer.layers:
-            remove_layer(self._viewer, layer)
+            self._viewer.layers.remove(layer)
 
     def restore(self, above: Layer) -> None:
         """Forget a layer that the user has deleted."""

@@ -15,7 +15,6 @@ from napari.utils.colormaps import DirectLabelColormap
 
 from napari_sam.engine.label_store import LabelStore
 from napari_sam.tiling import Box
-from napari_sam.widgets.garbage import remove_layer
 from napari_sam.widgets.stored_labels import OWN, is_too_large
 
 if TYPE_CHECKING:
@@ -197,7 +196,7 @@ class CandidateLayer:
     def close(self) -> None:
         """Take the layer away."""
         if self._layer is not None and self._layer in self._viewer.layers:
-            remove_layer(self._viewer, self._layer)
+            self._viewer.layers.remove(self._layer)
         self._layer, self._pixels = None, None
 
     def _put(self, box: Box, values: Any) -> None:
@@ -264,7 +263,7 @@ class EmbeddingOverlay:
     def clear(self) -> None:
         """Take the overlay away."""
         if self.layer is not None:
-            remove_layer(self._viewer, self.layer)
+            self._viewer.layers.remove(self.layer)
         self._layer = None
 
 

@@ -16,7 +16,6 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_sam.engine.draft import Shape, read_shape
-from napari_sam.widgets.garbage import remove_layer
 from napari_sam.widgets.geometry import (
     TRANSFORM,
     spatial_shape,
@@ -195,7 +194,7 @@ class PromptLayers:
             getattr(self.image.events, name).disconnect(self._follow_transform)
         for layer in self.layers:
             if layer in self.viewer.layers:
-                remove_layer(self.viewer, layer)
+                self.viewer.layers.remove(layer)
 
     def _make_points(self) -> Points:
         # as large on the screen at every zoom; only seen from afar they become smaller,

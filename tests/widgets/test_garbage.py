@@ -51,30 +51,3 @@ def test_it_is_collected_when_a_layer_has_gone_and_nobody_waits(
     assert gc.get_threshold() != usual
     second.close()
     assert gc.get_threshold() == usual
-
-
-def test_a_layer_of_ours_goes_without_a_full_collection(
-    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from napari.components import ViewerModel
-
-    from napari_sam.widgets import garbage
-
-    monkeypatch.setattr("sys.platform", "linux")
-    viewer = ViewerModel()
-    layer = viewer.add_image(np.zeros((8, 8), np.uint8))
-    # as napari's canvas does
-    viewer.layers.events.removed.connect(lambda _event: gc.collect())
-    ring = weakref.ref(Ring())
-    garbage.remove_layer(viewer, layer)
-    assert layer not in viewer.layers
-    assert ring() is not None
-    assert gc.get_freeze_count() == 0
-    gc.collect()
-    assert ring() is None
-
-    layer = viewer.add_image(np.zeros((8, 8), np.uint8))
-    monkeypatch.setattr("sys.platform", "win32")
-    ring = weakref.ref(Ring())
-    garbage.remove_layer(viewer, layer)
-    assert ring() is None

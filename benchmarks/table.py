@@ -326,7 +326,10 @@ def micro_sam(how: Setting) -> Iterator[Row]:
     name = "embeddings of 2048 x 2048"
     found, note = None, "give --micro-sam PYTHON, of an environment that has it"
     if how.micro_sam is not None:
-        module = f"benchmarks.against_micro_sam --python {how.micro_sam} --side 2048"
+        module = (
+            f"benchmarks.against_micro_sam embed --python {how.micro_sam} --side 2048 "
+            f"--threads {torch.get_num_threads()}"
+        )
         lines = [json.loads(each) for each in _fresh(module).splitlines()]
         clock = f"{how.clock}_s"
         ours, theirs = (
@@ -335,7 +338,8 @@ def micro_sam(how: Setting) -> Iterator[Row]:
         )
         found = theirs[clock] / ours[clock]
         words = [
-            f"{each[clock]:.1f} s, {each['crops']} crops, peak {each['peak_mib']} MiB"
+            f"{each[clock]:.1f} s, {each['crops']} crops, peak {each['peak_mib']} MiB, "
+            f"{each['rest_s_per_crop']} s a crop beside the encoder"
             for each in (ours, theirs)
         ]
         note = " against ".join(words)

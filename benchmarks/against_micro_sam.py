@@ -8,8 +8,9 @@ otherwise, and prints a line of JSON: wall clock, CPU time of the process, peak 
 
 ``embed`` gives both the same made-up image (`benchmarks.mosaic`), the same random
 weights of a ViT-B in float32, tiles of 768 px with a halo of 128 px, and a folder on
-the same disk. It also says how much of the time is not the encoder's, for each crop
-(exact on one thread). ``reopen`` opens what ``embed`` stored and answers one click.
+the same disk; ``--precision bfloat16`` lets ours compute as it does by itself on a CPU that
+multiplies in bfloat16. It also says how much of the time is not the encoder's, for each
+crop (exact on one thread). ``reopen`` opens what ``embed`` stored and answers one click.
 With ``--also-default`` the default model of this package, which is smaller, has its
 turn too.
 
@@ -46,12 +47,14 @@ def main() -> None:
     parser.add_argument("--python", help="python of an environment with micro-sam")
     parser.add_argument("--side", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", default="float32", help="of this package")
     parser.add_argument("--also-default", action="store_true")
     parser.add_argument("--out", type=Path, help="where to keep the files")
     parser.add_argument("--inner", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--weights", default="vit_b.pth", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.inner is not None:
+        os.environ["NAPARI_SAM_PRECISION"] = given.precision
         STEPS[given.inner](given.out, given.side, given.weights)
         return
     parts = given.parts or ["embed", "reopen"]
@@ -74,6 +77,7 @@ def main() -> None:
         for python, step, weights in steps:
             command = [python, "-m", "benchmarks.against_micro_sam", "--inner", step]
             command += ["--out", str(out), "--side", str(given.side)]
+            command += ["--precision", given.precision]
             run_alone([*command, "--weights", weights], given.threads)
 
 
@@ -245,10 +249,11 @@ def _their_embeddings(
 
 
 def load_ours(weights: str | Path) -> Any:
-    """Return weights as a network of this package, for the CPU in float32."""
+    """Return weights as a network of this package, on the CPU, in float32 at first."""
     from napari_sam import load_model
 
-    return load_model(str(weights), device="cpu", precision="float32")
+    precision = os.environ.get("NAPARI_SAM_PRECISION", "float32")
+    return load_model(str(weights), device="cpu", precision=precision)
 
 
 def load_theirs(weights: Path) -> Any:

@@ -4,8 +4,9 @@
         --python ENVIRONMENT/bin/python --slices 19 27
 
 IMAGE is a stack of planes that fit in one crop, LABELS its true objects, ENVIRONMENT as
-in `benchmarks.against_micro_sam`. Both get the same slices in 8 bit and the same file
-of weights, by default those of `benchmarks.bright_weights`, which draw what is bright
+in `benchmarks.against_micro_sam`. Both get the same slices in 8 bit, enlarged to fill
+the frame (by itself this package enlarges four times at most), and the same file of
+weights, by default those of `benchmarks.bright_weights`, which draw what is bright
 around the prompt: they know nothing of cells, so quality says how well each package
 follows and links poor masks, not how good a trained model is. Their blocks pass on what
 they get; ``--without-blocks`` leaves them out, where quality alone is asked for: the
@@ -160,37 +161,38 @@ def ours(out: str, weights: str, points_per_side: str, without_blocks: str) -> N
     from napari_sam.images import ImageSource, Intensity
     from napari_sam.link import link_slices
     from napari_sam.masks import Candidate
-    from napari_sam.tiling import Box
+    from napari_sam.tiling import Box, CropGrid
 
     volume, truth = np.load(f"{out}/given.npz").values()
     image, as_it_is = ImageSource(volume, "ZYX"), Intensity((0,), ((0, 255),))
     model = load_ours(weights)
     if without_blocks == "True":
         del model.image_encoder.blocks[:]
-    cache = EmbeddingCache(Path(out) / "ours.zarr")
+    shape = volume.shape[1:]
+    seen: dict[str, Any] = {
+        "cache": EmbeddingCache(Path(out) / "ours.zarr"),
+        "grid": CropGrid(shape, scale=1024 / max(shape)),
+        "intensity": as_it_is,
+    }
     counted = Counted("napari_sam")
     model.encode = counted.encoder(model.encode)  # type: ignore[method-assign]
     model.decode = counted.decoder(model.decode)  # type: ignore[method-assign]
 
     for z in range(len(volume)):
-        each = open_plane(image, model, plane=(0, z), cache=cache, intensity=as_it_is)
-        run(each.fill(), progress=False)
+        run(open_plane(image, model, plane=(0, z), **seen).fill(), progress=False)
     counted.report("embed")
 
-    shape = volume.shape[1:]
     objects = {}
     for number, z in some_masks(truth).items():
         known = Candidate(Box.whole(shape), truth[z] == number)
-        work = propagate(image, model, {z: known}, cache=cache, intensity=as_it_is)
-        found = run(work, progress=False)
+        found = run(propagate(image, model, {z: known}, **seen), progress=False)
         objects[number] = np.stack([found.mask(i, shape) for i in range(len(volume))])
     counted.report("one object, one after the other")
 
     mode = GridMode(points_per_side=int(points_per_side))
     config = AutomaticConfig(mode="grid", grid=mode)
-    work = segment(image, model, cache=cache, intensity=as_it_is, config=config)
-    planes = np.asarray(run(work, progress=False))
-    labels = link_slices(planes, gray=volume)
+    planes = run(segment(image, model, config=config, **seen), progress=False)
+    labels = link_slices(np.asarray(planes), gray=volume)
     counted.report("all objects")
     _keep(f"{out}/ours.npz", labels, objects)
 

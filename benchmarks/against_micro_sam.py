@@ -8,11 +8,11 @@ otherwise, and prints a line of JSON: wall clock, CPU time of the process, peak 
 
 ``embed`` gives both the same made-up image (`benchmarks.mosaic`), the same random
 weights of a ViT-B in float32, tiles of 768 px with a halo of 128 px, and a folder on
-the same disk; ``--precision bfloat16`` lets ours compute as it does by itself on a CPU that
-multiplies in bfloat16. It also says how much of the time is not the encoder's, for each
-crop (exact on one thread). ``reopen`` opens what ``embed`` stored and answers one click.
-With ``--also-default`` the default model of this package, which is smaller, has its
-turn too.
+the same disk; ``--precision bfloat16`` lets ours compute as it does by itself on a CPU
+that multiplies in bfloat16. It also says how much of the time is not the encoder's, for
+each crop (exact on one thread). ``reopen`` opens what ``embed`` stored and answers one
+click. With ``--also-default`` the default model of this package, which is smaller, has
+its turn too.
 
 ``import`` imports what embedding and prompting need. ``dock`` opens the dock in a
 window of napari that shows an image; it needs napari with Qt in both environments, and

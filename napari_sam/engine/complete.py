@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 # logits (ours). Such an object is looked at from nearer.
 _SMALL = 16
 
+# Input pixels from a border of the crop within which a mask is not believed to end: two
+# cells of the embedding, which see little of what is beyond (ours).
+_NEAR = 32
+
 # A view at another scale is worth an encoding from this ratio on (ours).
 _RATIO = 1.25
 
@@ -159,7 +163,7 @@ def better_crop(
         return None
     region = seen.continued().union(needed(prompts)).clip(grid.shape)
     around = embedding.crop_around(region)
-    if seen.is_cut:
+    if seen.is_cut or seen.is_near:
         return around if around.box != crop.box else None
     if min(crop.scale) > _RATIO * grid.zoom:
         return None  # seen from near already
@@ -179,10 +183,13 @@ class _Seen(NamedTuple):
     cut : tuple of bool
         Whether it ends at the border of the crop, and the plane goes on there: top,
         left, bottom, right.
+    is_near : bool
+        Whether it ends within `_NEAR` of such a border.
     """
 
     box: Box
-    cut: tuple[bool, bool, bool, bool]
+    cut: tuple[bool, ...]
+    is_near: bool
 
     @classmethod
     def of(cls, prediction: Prediction, grid: CropGrid) -> _Seen | None:
@@ -198,14 +205,21 @@ class _Seen(NamedTuple):
         edges = (part.y0, part.x0, part.y1, part.x1)
         y0, x0, y1, x1 = crop.boxes_to_plane(np.multiply(edges, cell))[0].tolist()
         box = Box(int(y0), int(x0), math.ceil(y1), math.ceil(x1)).clip(grid.shape)
+        before = (edges[0], edges[1], n_rows - edges[2], n_columns - edges[3])
+        goes_on = (
+            crop.box.y0 > 0,
+            crop.box.x0 > 0,
+            crop.box.y1 < grid.shape[0],
+            crop.box.x1 < grid.shape[1],
+        )
+        rims = [n for n, is_inner in zip(before, goes_on, strict=True) if is_inner]
+        near = _NEAR * grid.size / 1024
         return cls(
             box,
-            (
-                edges[0] == 0 and crop.box.y0 > 0,
-                edges[1] == 0 and crop.box.x0 > 0,
-                edges[2] == n_rows and crop.box.y1 < grid.shape[0],
-                edges[3] == n_columns and crop.box.x1 < grid.shape[1],
+            cut=tuple(
+                n == 0 and is_inner for n, is_inner in zip(before, goes_on, strict=True)
             ),
+            is_near=min(rims, default=math.inf) * cell <= near,
         )
 
     @property

@@ -131,6 +131,19 @@ def test_a_wide_view_is_read_in_bands():
     assert image.largest_read == SIZE * image.shape[1]
 
 
+@pytest.mark.parametrize(("stop", "is_near"), [(216, False), (221, True)])
+def test_a_mask_that_ends_close_to_a_border_is_looked_at_again(stop, is_near):
+    # crops begin at 0, 96, 192; that of the point ends at 224, one cell there is 4 px
+    predictor = predictor_of(image_of(drawn((slice(140, 180), slice(130, stop)))))
+    prompts = Prompts(points=[(160, 150)])
+    found = predictor.predict(prompts)
+    assert found.crop.box.x1 == 224
+    better = better_crop(predictor.embedding, prompts, found)
+    assert (better is not None) == is_near
+    if better is not None:
+        assert better.box.x1 - stop > 12
+
+
 def test_an_object_that_is_shown_well_is_left_as_it_is():
     predictor = predictor_of(image_of(drawn(disk((150, 150), 20))))
     prompts = Prompts(points=[(150, 150)])

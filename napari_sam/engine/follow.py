@@ -153,27 +153,35 @@ class Follower:
         earlier : Candidate, optional
             A mask that the prompts are to correct.
         """
-        predictor = self.planes.predictor(i)
         no = prompts.points[~prompts.positive]
         only_no = not _is_positive(prompts)
-        if earlier is not None and only_no:
+        asked = [prompts]
+        if earlier is not None and not prompts.has_box:
+            # A correcting click alone may seem to mean a part, or another object.
             inner = _interior(earlier, no)
             points, positive = [inner, *prompts.points], [True, *prompts.positive]
-            prompts = Prompts(points, positive, mask=prompts.mask)
+            with_inner = Prompts(points, positive, mask=prompts.mask)
+            asked = [with_inner] if only_no else [with_inner, prompts]
+        answers = [self._answer(i, each, earlier) for each in asked]
+        found = max(answers, key=lambda each: _obedience(each, prompts))
+        if only_no and holds(found, no):
+            found = _without(found, asked[0].points[0], no)
+        if not found.area:
+            raise InputError(
+                f"the prompts of slice {i} show nothing; add a point, or a box"
+            )
+        return found
+
+    def _answer(self, i: int, prompts: Prompts, earlier: Candidate | None) -> Candidate:
+        """Ask with prompts and, where they have no mask, an earlier one."""
+        predictor = self.planes.predictor(i)
         crop = predictor.crop_for(prompts)
         if earlier is not None and prompts.mask is None:
             config = predictor.model.config
             logits = mask_prompt(earlier, crop, config.mask_size, config.image_size)
             prompts = Prompts(prompts.points, prompts.positive, prompts.boxes, logits)
         prediction = predictor.predict(prompts, crop=crop)
-        found = _candidate(prediction, prediction.best)
-        if only_no and holds(found, no):
-            found = _without(found, prompts.points[0], no)
-        if not found.area:
-            raise InputError(
-                f"the prompts of slice {i} show nothing; add a point, or a box"
-            )
-        return found
+        return _candidate(prediction, prediction.best)
 
     def clear_part(
         self, i: int, found: Candidate, clearest: float = 0.0
@@ -542,6 +550,15 @@ def _likeness(found: Candidate, expected: Candidate) -> float:
 def _quality(overlap: float, found: Candidate) -> float:
     """By predicted IoU, stability and likeness together; the first two may lie."""
     return overlap * max(found.predicted_iou, 0.01) * max(found.stability, 0.01)
+
+
+def _obedience(found: Candidate, prompts: Prompts) -> tuple[int, float]:
+    """How many points a mask obeys; among equals how good it is."""
+    obeyed = sum(
+        holds(found, point[None]) == is_positive
+        for point, is_positive in zip(prompts.points, prompts.positive, strict=True)
+    )
+    return obeyed, found.predicted_iou * found.stability
 
 
 def holds(found: Candidate, points: NDArray[np.float32]) -> bool:

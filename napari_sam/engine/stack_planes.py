@@ -30,7 +30,7 @@ class StackPlanes:
     """The planes of a stack along one axis, embedded in the order of need.
 
     What depends on a plane alone is kept for the next object and the next round: the
-    embedding and the details of up to `_OPEN_PLANES` planes, about 10 MB each where
+    embedding and the details of up to `_OPEN_PLANES` planes, less than 20 MB each where
     objects lie in one crop. It belongs to one thread.
 
     Parameters

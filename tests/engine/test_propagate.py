@@ -144,6 +144,32 @@ def test_a_gap_is_asked_again_with_the_shape_between():
     assert found.suspicious == [5]
 
 
+class Timid(StackOracle):
+    """Takes a single click on a mask for a part of the object, and doubts it."""
+
+    def prepare(self, embedding, masks=None, **others):
+        self.has_mask = masks is not None
+        return super().prepare(embedding, **others)
+
+    def decode(self, embedding, multimask=True, **prompts):
+        logits, ious = super().decode(embedding, multimask=True, **prompts)
+        if multimask:
+            return logits, ious
+        is_part = prompts["points"].shape[1] == 1 and self.has_mask
+        which = slice(0, 1) if is_part else slice(1, 2)
+        return logits[:, which], ious[:, which] * (0.1 if is_part else 1)
+
+
+def test_a_correcting_click_does_not_lose_the_object():
+    truth = box_stack(9, (1, 0, 9, 4, 4, 12, 0))
+    planes = open_stack(stack_image(truth), Timid(truth))
+    first = run(propagate_in(planes, {3: click(10, 10)}))
+    more = {3: click(10, 10), 6: click(6, 6)}
+    found = run(propagate_in(planes, more, previous=first))
+    assert_found(found, truth == 1)
+    assert found.slices[6].state == "prompted"
+
+
 def test_two_prompted_slices_meet():
     truth = box_stack(9, (1, 0, 9, 8, 2, 8, 2))
     found, _ = follow(truth, {1: click(12, 8), 6: click(12, 18)})

@@ -162,7 +162,11 @@ class Follower:
             points, positive = [inner, *prompts.points], [True, *prompts.positive]
             with_inner = Prompts(points, positive, mask=prompts.mask)
             asked = [with_inner] if only_no else [with_inner, prompts]
-        answers = [self._answer(i, each, earlier) for each in asked]
+        answers: list[Candidate] = []
+        for each in asked:
+            answers.append(self._answer(i, each, earlier))
+            if self._is_good(answers[-1], prompts):
+                break
         found = max(answers, key=lambda each: _obedience(each, prompts))
         if only_no and holds(found, no):
             found = _without(found, asked[0].points[0], no)
@@ -171,6 +175,14 @@ class Follower:
                 f"the prompts of slice {i} show nothing; add a point, or a box"
             )
         return found
+
+    def _is_good(self, found: Candidate, prompts: Prompts) -> bool:
+        """Whether a mask obeys all points and would not end the object."""
+        return (
+            _obedience(found, prompts)[0] == prompts.n_points
+            and found.predicted_iou >= self.config.min_predicted_iou
+            and found.stability >= self.config.min_stability
+        )
 
     def _answer(self, i: int, prompts: Prompts, earlier: Candidate | None) -> Candidate:
         """Ask with prompts and, where they have no mask, an earlier one."""

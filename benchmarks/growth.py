@@ -158,8 +158,7 @@ def store(n: int) -> float:
 def pixels(side: int) -> float:
     """Read, normalise and store a plane of side x side, all but the encoder."""
     model = load_model(device="cpu")
-    size, channels = model.config.embedding_size, model.config.embed_dim
-    values = torch.randn(1, channels, size, size)
+    values = torch.randn(1, *model.embedding_shape)
     model.encode = lambda x: values.expand(len(x), -1, -1, -1)  # type: ignore[method-assign]
     # every row is the same, in the memory of one: the largest would be 2 GB
     row = np.random.default_rng(0).integers(0, 4000, side, np.uint16)

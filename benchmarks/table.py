@@ -260,8 +260,8 @@ def automatic(how: Setting) -> Iterator[Row]:
 def around(how: Setting) -> Iterator[Row]:
     """What a crop costs beside its encoder: read, normalise, keep in the store."""
     model = load_model(device="cpu")
-    side, config = 3 * SIZE, model.config
-    values = torch.randn(1, config.embed_dim, SIZE // 16, SIZE // 16)
+    side = 3 * SIZE
+    values = torch.randn(1, *model.embedding_shape)
     model.encode = lambda x: values.expand(len(x), -1, -1, -1)  # type: ignore[method-assign]
     image = np.random.default_rng(0).integers(0, 4000, (side, side), np.uint16)
     with tempfile.TemporaryDirectory() as folder:

@@ -363,7 +363,7 @@ def _attend_in_groups(
     for q, k, v, place in zip(
         *(x.split(step) for x in (query, key, value, mixed)), strict=True
     ):
-        weights = torch.softmax(torch.add(bias, q @ k.mT), dim=-1)
+        weights = torch.softmax((q @ k.mT).float().add_(bias), dim=-1)
         place.copy_((weights.to(v.dtype) @ v).transpose(1, 2))
     return mixed
 

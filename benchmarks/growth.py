@@ -188,6 +188,7 @@ def plot(curves: list[Curve]) -> str:
         "#56b4e9", "#e69f00", "#b8a800", "#666666",
     )  # fmt: skip
     shapes = []
+    names: list[tuple[float, str, str]] = []
 
     def place(number: float, value: float) -> tuple[float, float]:
         x = left + per_decade * math.log10(number)
@@ -209,12 +210,14 @@ def plot(curves: list[Curve]) -> str:
             place(*pair) for pair in zip(curve.numbers, curve.seconds, strict=True)
         ]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        x, y = points[-1]
         style = f'fill="none" stroke="{colour}" stroke-width="2"'
         shapes.append(f'<polyline points="{path}" {style}/>')
+        names.append((points[-1][1], f"{curve.name} ({curve.exponent:.1f})", colour))
+    free = 0.0  # names stand in a column, each as near to its curve as there is room
+    for y, name, colour in sorted(names):
+        free = max(y, free + 16)
         shapes.append(
-            f'<text x="{x + 6:.0f}" y="{y + 4:.0f}" fill="{colour}">{curve.name} '
-            f"({curve.exponent:.1f})</text>"
+            f'<text x="{width - 140}" y="{free + 4:.0f}" fill="{colour}">{name}</text>'
         )
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '

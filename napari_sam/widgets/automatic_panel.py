@@ -281,7 +281,7 @@ class AutomaticPanel(QWidget):
             self._ended = False
             n, n_masks = len(choice.objects), len(choice.candidates.found)
             noun = "object" if n == 1 else "objects"
-            self._activity.end(f"{n} {noun} found (of {n_masks} masks looked at).")
+            self._activity.end(f"{n} {noun} found, of {n_masks} masks.")
 
     def _show_count(self, choice: Choice) -> None:
         n_marked = sum(choice.is_marked(each) for each in choice.objects)

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_sam.model.affinity import CELL
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 # Of levels of equal worth the first is taken, so they begin with 0.
 _LEVELS = (0.0, *(sign * step / 2 for step in range(1, 7) for sign in (-1, 1)))
 _SMALLER, _LARGER = 0.02, 0.06  # prices of a level of 1 and -1, in IoU of boxes
-_CELL = 4  # pixels of the frame for one logit
 
 
 def fill_boxes(logits: Tensor, boxes: Tensor, crop: Crop) -> Tensor:
@@ -48,7 +49,7 @@ def fill_boxes(logits: Tensor, boxes: Tensor, crop: Crop) -> Tensor:
         Each mask less its level.
     """
     # beyond the crop lies padding
-    rows, columns = (-(-n // _CELL) for n in crop.input_shape)
+    rows, columns = (-(-n // CELL) for n in crop.input_shape)
     seen = logits[..., :rows, :columns]
     levels = seen.new_tensor(_LEVELS)
     zero, one = seen.new_tensor(crop.to_plane([[0, 0], [1, 1]]))
@@ -85,9 +86,9 @@ def _edges(
     above = profile[:, :, None] > levels[:, None]  # N, K, L, m
     first = _passing(profile, above, levels)
     last = profile.shape[-1] - 1 - _passing(profile.flip(-1), above.flip(-1), levels)
-    middle = (_CELL - 1) / 2
-    low = (origin + step * (_CELL * first + middle)).ceil()
-    high = (origin + step * (_CELL * last + middle)).floor() + 1
+    middle = (CELL - 1) / 2
+    low = (origin + step * (CELL * first + middle)).ceil()
+    high = (origin + step * (CELL * last + middle)).floor() + 1
     is_there = above.any(dim=-1)
     return torch.where(is_there, low, 0.0), torch.where(is_there, high, 0.0)
 

@@ -193,7 +193,7 @@ def _of_crop(
     points = _grid_points(crop, n)
     with torch.inference_mode(), device_errors():
         prepared = model.prepare(embedding)
-    size = mode.batch or decoder_batch(prepared)
+    size = mode.batch or decoder_batch(prepared.size, model.device)
     for i in range(0, len(points), size):
         batch = points[i : i + size]
         found += _certain_masks(model, prepared, crop, batch, mode)

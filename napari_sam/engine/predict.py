@@ -282,7 +282,7 @@ class Predictor:
         """
         seen = [_seen(each, crop) for each in prompts]
         shared = self._share(crop)
-        size = batch_of(shared.embedding.shape[-2:], shared.embedding.device)
+        size = decoder_batch(shared.embedding.shape[-2:], shared.embedding.device)
         found: dict[int, tuple[Tensor, Tensor]] = {}
         for group in alike(seen):
             for first in range(0, len(group), size):
@@ -402,24 +402,21 @@ def needed(prompts: Prompts) -> Box:
     return Box(int(y0), int(x0), int(y1), int(x1))
 
 
-def decoder_batch(embedding: PreparedEmbedding) -> int:
-    """Return how many prompts are best decoded at once on an embedding.
+def decoder_batch(size: Sequence[int], device: torch.device) -> int:
+    """Return how many prompts are best decoded at once.
 
     Parameters
     ----------
-    embedding : PreparedEmbedding
-        Of a crop, or a part of it.
+    size : sequence of two int
+        Rows and columns of the embedding, or of the part that is looked at, in cells.
+    device : torch.device
+        Where it lies.
 
     Returns
     -------
     int
         Without influence on the answers.
     """
-    return batch_of(embedding.size, embedding.source.device)
-
-
-def batch_of(size: Sequence[int], device: torch.device) -> int:
-    """Return how many prompts are best decoded at once on so many rows and columns."""
     n_cells = size[0] * size[1]
     if device.type == "cpu":
         return min(max(1, _CPU_CELLS // n_cells), _MAX_CPU_BATCH)

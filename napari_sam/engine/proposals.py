@@ -23,7 +23,7 @@ import torch
 from scipy import ndimage
 
 from napari_sam.engine.jobs import device_errors
-from napari_sam.engine.predict import batch_of, decode_points
+from napari_sam.engine.predict import decode_points, decoder_batch
 from napari_sam.engine.votes import find_meetings
 from napari_sam.errors import InputError
 from napari_sam.masks import Candidate, stability_scores
@@ -163,7 +163,7 @@ def proposal_candidates(
     for side in (_window(model, mode), whole):
         corners = _corners(peaks, maps.shape[1:], side)
         beyond: list[int] = []
-        n = mode.batch or batch_of((side, side), model.device)
+        n = mode.batch or decoder_batch((side, side), model.device)
         for batch in (asked[i : i + n] for i in range(0, len(asked), n)):
             part, shifts = windows.prepare(corners[batch], side)
             logits, ious = _decode(model, part, crop, points[batch], shifts)

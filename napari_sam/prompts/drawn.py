@@ -105,10 +105,7 @@ def read_drawn(path: Path) -> Drawn:
             lines = list(reader)
     except UnicodeDecodeError as error:
         raise FormatError(f"{path} is no text: {error}; save it as CSV") from error
-    axes = sorted(
-        (name for name in names if name.startswith("axis-")),
-        key=lambda name: names.index(name),
-    )
+    axes = [name for name in names if name.startswith("axis-")]
     if len(axes) < 2:
         raise FormatError(
             f"{path} begins with {','.join(names)!r}; expected index, axis-0, axis-1, "

@@ -12,7 +12,6 @@ from napari_sam.engine.jobs import run
 from napari_sam.engine.predict import Predictor, decoder_batch
 from napari_sam.errors import DeviceError, InputError, NapariSamWarning
 from napari_sam.images import Intensity
-from napari_sam.model import PreparedEmbedding
 from napari_sam.prompts import Prompts
 from napari_sam.tiling import Box, CropGrid
 from tests.engine.oracle import OracleSam, image_of
@@ -97,13 +96,10 @@ def test_objects_of_one_crop_share_a_call(predictor, oracle, truth):
 
 def test_batches_are_small_where_crops_are_large(predictor):
     # measured on a CPU: more than four whole crops are slower for each prompt
-    def prepared(side, device="cpu"):
-        x = torch.empty(1, side**2, 1, device=device)
-        return PreparedEmbedding((side, side), x, x, None, x, x, x)
-
-    assert decoder_batch(prepared(64)) == 4
-    assert decoder_batch(prepared(24)) == 16
-    assert decoder_batch(prepared(64, "meta")) == 32
+    cpu, other = torch.device("cpu"), torch.device("meta")
+    assert decoder_batch((64, 64), cpu) == 4
+    assert decoder_batch((24, 24), cpu) == 16
+    assert decoder_batch((64, 64), other) == 32
     prompts = [Prompts(points=[[5, 9]])] * 35
     predictor.predict_many(prompts)
     assert predictor.model.decoded == [16, 16, 3]

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from skimage.draw import disk
 
 from napari_sam.cache import EmbeddingCache
 from tests.engine.oracle import OracleSam, image_of
+from tests.widgets.conftest import PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,17 +22,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.display
 
 PATIENCE_MS = 240_000
-PLACES = [(6, 6), (6, 22), (22, 8), (24, 25)]
-
-
-@pytest.fixture
-def truth() -> NDArray[np.uint32]:
-    """Four discs; the network of these tests knows them."""
-    labels = np.zeros((32, 32), np.uint32)
-    for number, place in enumerate(PLACES, 1):
-        rows, columns = disk(place, 5, shape=labels.shape)
-        labels[rows, columns] = number
-    return labels
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["proposals", "grid"]
 Format = Literal["tif", "zarr"]
-_WORK = "Work"
+_OBJECTS, _WORK = "Objects", "Work"
 
 Seams = Annotated[
     bool,
@@ -90,14 +90,38 @@ def segment(
             rich_help_panel="Model",
         ),
     ] = False,
+    min_area: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX",
+            help="Leave out smaller objects.",
+            rich_help_panel=_OBJECTS,
+        ),
+    ] = None,
+    max_area: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX",
+            help="Leave out larger objects.",
+            rich_help_panel=_OBJECTS,
+        ),
+    ] = None,
+    drop_at_border: Annotated[
+        bool,
+        typer.Option(
+            "--exclude-border",
+            help="Leave out objects that the border of the image cuts off.",
+            rich_help_panel=_OBJECTS,
+        ),
+    ] = False,
     setting: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="A threshold of the search, such as min_area=50, "
+            help="Any other threshold of the search, such as "
             "proposals.min_stability=0.4 or grid.points_per_side=16. Repeat.",
-            rich_help_panel="Model",
+            rich_help_panel=_OBJECTS,
         ),
     ] = None,
     plan: Annotated[
@@ -158,7 +182,13 @@ def segment(
         ".zarr" if label_format == "zarr" else ".tif",
     )
     config = change_config(
-        AutomaticConfig(mode=mode, skip_background=not every_crop),
+        AutomaticConfig(
+            mode=mode,
+            min_area=1 if min_area is None else min_area,
+            max_area=max_area,
+            drop_at_border=drop_at_border,
+            skip_background=not every_crop,
+        ),
         o.read_settings(setting or []),
     )
     work = list(zip(found, outputs, strict=True))

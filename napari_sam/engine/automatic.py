@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from napari_sam.engine.embed import PlaneEmbedding, open_plane
-from napari_sam.engine.grid_masks import GridMode, grid_candidates
+from napari_sam.engine.grid_masks import GridMode, grid_candidates, touches_border
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.proposals import ProposalMode, proposal_candidates
 from napari_sam.errors import InputError
@@ -63,13 +63,17 @@ class AutomaticConfig:
         IoU in the overlap of two crops from which what they see is one object.
     min_area : int, default 1
         Objects with fewer plane pixels are dropped.
+    max_area : int, optional
+        Objects with more plane pixels are dropped, and hide no others.
+    drop_at_border : bool, default False
+        Drop objects that the border of the plane cuts off.
     skip_background : bool, default True
         Do not encode crops that show nothing; see `PlaneEmbedding.is_background`.
 
     Raises
     ------
     InputError
-        If the mode is unknown.
+        If the mode is unknown, or no size is left.
     """
 
     mode: Literal["proposals", "grid"] | None = None
@@ -78,9 +82,16 @@ class AutomaticConfig:
     min_visible: float = MIN_VISIBLE
     min_agreement: float = MIN_AGREEMENT
     min_area: int = 1
+    max_area: int | None = None
+    drop_at_border: bool = False
     skip_background: bool = True
 
     def __post_init__(self) -> None:
+        if self.max_area is not None and self.max_area < self.min_area:
+            raise InputError(
+                f"objects of at least {self.min_area} px and at most {self.max_area} "
+                "px; give a range of areas that holds some"
+            )
         if self.mode not in (None, "proposals", "grid"):
             raise InputError(f"mode {self.mode!r}; use 'proposals' or 'grid'")
 
@@ -255,8 +266,20 @@ def find_views(
         return None
     mode = chosen_mode(config, embedding.model)
     found = yield from crop_candidates(embedding, crop, mode, step)
+    plane = Box.whole(embedding.grid.shape)
+    found = [c for c in found if fits(c, crop.box, plane, config.max_area)]
     found = without_duplicates(found, crop.box, min_visible=config.min_visible)
     return Views.of(crop.index, found)
+
+
+def fits(candidate: Candidate, crop: Box, plane: Box, max_area: int | None) -> bool:
+    """Whether a candidate is no larger than that, or cut by its crop.
+
+    The parts of what is cut are joined first, and measured then.
+    """
+    if max_area is None or candidate.area <= max_area:
+        return True
+    return touches_border(candidate.box, crop, plane)
 
 
 def stitch_views(
@@ -269,6 +292,8 @@ def stitch_views(
         min_agreement=config.min_agreement,
         min_visible=config.min_visible,
         min_area=config.min_area,
+        max_area=config.max_area,
+        drop_at_border=config.drop_at_border,
     )
 
 

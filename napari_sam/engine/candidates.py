@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sam.engine.automatic import AutomaticConfig, chosen_mode, crop_candidates
+from napari_sam.engine.automatic import (
+    AutomaticConfig,
+    chosen_mode,
+    crop_candidates,
+    fits,
+)
 from napari_sam.engine.grid_masks import GridMode, best_of_boxes
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.proposals import ProposalMode
@@ -96,7 +101,14 @@ class Candidates:
         """
         if thresholds is None:
             thresholds = self.default_thresholds()
-        passed = [c for c in self.found if _is_good(c, thresholds)]
+        plane = Box.whole(self.grid.shape)
+        passed = [
+            c
+            for c in self.found
+            if c.predicted_iou >= thresholds.min_predicted_iou
+            and c.stability >= thresholds.min_stability
+            and fits(c, self.grid[c.crop].box, plane, thresholds.max_area)
+        ]
         views = merge_views(
             self._competed(passed, thresholds),
             self.grid,
@@ -132,6 +144,9 @@ class Candidates:
         height, width = self.grid.shape
         at_border = box.y0 == 0 or box.x0 == 0 or box.y1 == height or box.x1 == width
         if thresholds.drop_at_border and at_border:
+            return False
+        largest = thresholds.max_area
+        if largest is not None and each.candidate.area > largest:
             return False
         seen = box.intersection(self.region)
         return seen is not None and bool(each.candidate.within(seen).any())
@@ -218,6 +233,8 @@ def _thresholds_of(
         min_predicted_iou=mode.min_predicted_iou,
         min_stability=mode.min_stability,
         min_area=config.min_area,
+        max_area=config.max_area,
+        drop_at_border=config.drop_at_border,
         min_visible=config.min_visible,
     )
 
@@ -233,14 +250,6 @@ def _loose(mode: ProposalMode | GridMode) -> ProposalMode | GridMode:
         **{
             name: min(getattr(mode, name), least) for name, least in _GRID_FLOOR.items()
         },
-    )
-
-
-def _is_good(candidate: Candidate, thresholds: Thresholds) -> bool:
-    return (
-        candidate.predicted_iou >= thresholds.min_predicted_iou
-        and candidate.stability >= thresholds.min_stability
-        and (thresholds.max_area is None or candidate.area <= thresholds.max_area)
     )
 
 

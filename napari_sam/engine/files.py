@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -172,6 +173,8 @@ def plan_outputs(  # noqa: PLR0913 - one switch for each file
     output : Path
         A file that ends in .tif or .zarr, for one image; else a folder, for
         ``NAME.labels.tif``, ``NAME.overlay.png``, ``NAME.csv``, ``NAME.seams.csv``.
+        NAME is that of the image without its ending; with it, or with its folder,
+        where two images would have one name.
     overlay, measurements, overwrite, seams : bool
         As in `Outputs`.
     ending : {".tif", ".zarr"}
@@ -193,6 +196,11 @@ def plan_outputs(  # noqa: PLR0913 - one switch for each file
     >>> from pathlib import Path
     >>> plan_outputs([Path("in/a.ome.tif")], Path("out"))[0].labels.as_posix()
     'out/a.labels.tif'
+    >>> [
+    ...     out.labels.name
+    ...     for out in plan_outputs([Path("a.tif"), Path("a.png")], Path())
+    ... ]
+    ['a_tif.labels.tif', 'a_png.labels.tif']
     """
     if output.suffix.lower() in _LABEL_ENDINGS:
         if len(images) != 1:
@@ -207,7 +215,7 @@ def plan_outputs(  # noqa: PLR0913 - one switch for each file
             ".zarr"
         )
     else:
-        stems = [output / _ENDINGS.sub("", image.name) for image in images]
+        stems = [output / name for name in _distinct_names(images)]
         labels = [stem.with_name(f"{stem.name}.labels{ending}") for stem in stems]
     for i, path in enumerate(labels):
         if path in labels[:i]:
@@ -225,6 +233,23 @@ def plan_outputs(  # noqa: PLR0913 - one switch for each file
         )
         for stem, path in zip(stems, labels, strict=True)
     ]
+
+
+def _distinct_names(images: Sequence[Path]) -> list[str]:
+    """Name results after images; longer where two would have one name."""
+    names = [_ENDINGS.sub("", image.name) for image in images]
+    longer = [
+        [image.name.replace(".", "_") for image in images],
+        [
+            f"{image.parent.name}_{name}"
+            for image, name in zip(images, names, strict=True)
+        ],
+    ]
+    for others in longer:
+        counts = Counter(names)
+        pairs = zip(names, others, strict=True)
+        names = [more if counts[name] > 1 else name for name, more in pairs]
+    return names
 
 
 def open_source(path: Path, options: ImageOptions) -> ImageSource:

@@ -199,7 +199,7 @@ def _of_crop(
         found += _certain_masks(model, prepared, crop, batch, mode)
         yield
     if mode.drop_at_borders:
-        found = [c for c in found if not _touches_border(c.box, crop.box, plane)]
+        found = [c for c in found if not touches_border(c.box, crop.box, plane)]
     return best_of_boxes(found, [c.predicted_iou for c in found], mode.box_nms)
 
 
@@ -336,7 +336,7 @@ def drawn_at_once(
     return found
 
 
-def _touches_border(box: Box, crop: Box, plane: Box) -> bool:
+def touches_border(box: Box, crop: Box, plane: Box) -> bool:
     """Whether a box ends near a border of its crop, but not near one of the plane."""
 
     def near(a: int, b: int) -> bool:

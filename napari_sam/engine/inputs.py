@@ -7,6 +7,7 @@ for all its fields.
 from __future__ import annotations
 
 import glob
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 _ENDINGS = (
     ".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp", ".zarr",
 )  # fmt: skip
+# What this program writes beside an image and could take for one.
+_RESULTS = re.compile(
+    r"(?P<stem>.+)\.((labels|linked|uncertainty)\.(tif|zarr)|(overlay|outlines)\.png)"
+)
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 
 
@@ -71,7 +76,8 @@ def find_inputs(
     Returns
     -------
     list of InputImage
-        In the order given, and sorted within each.
+        In the order given, and sorted within each; each image once. What was written
+        for one of the images beside it, such as its labels, is left out.
 
     Raises
     ------
@@ -81,8 +87,11 @@ def find_inputs(
         If a folder or a pattern holds no image.
     """
     if image is not None:
-        return [InputImage(Path(each).expanduser()) for each in given]
-    return [found for each in given for found in _images(Path(each).expanduser())]
+        found = [InputImage(Path(each).expanduser()) for each in given]
+    else:
+        found = [found for each in given for found in _images(Path(each).expanduser())]
+    found = list(dict.fromkeys(found))
+    return [each for each in found if not _is_result(each.path, found)]
 
 
 def _images(path: Path) -> Iterator[InputImage]:
@@ -114,6 +123,19 @@ def _images(path: Path) -> Iterator[InputImage]:
                 yield from _images(each)
         else:
             yield InputImage(each)
+
+
+def _is_result(path: Path, found: Sequence[InputImage]) -> bool:
+    """Whether a file was made from another one that was found."""
+    match = _RESULTS.fullmatch(path.name)
+    if match is None:
+        return False
+    stem = match["stem"]
+    return path.with_name(f"{stem}.recipe.yaml").exists() or any(
+        each.path.parent == path.parent and each.path.name.startswith(f"{stem}.")
+        for each in found
+        if _RESULTS.fullmatch(each.path.name) is None
+    )
 
 
 def _is_image(path: Path) -> bool:

@@ -81,13 +81,15 @@ class Painting:
             yield from members[_overlap(self.objects.boxes[members], *edges)].tolist()
 
 
-def stitch(
+def stitch(  # noqa: PLR0913 - what crops see, and what is wanted of it
     views: Mapping[int, Views],
     grid: CropGrid,
     *,
     min_agreement: float = MIN_AGREEMENT,
     min_visible: float = MIN_VISIBLE,
     min_area: int = 1,
+    max_area: int | None = None,
+    drop_at_border: bool = False,
 ) -> Painting:
     """Make the objects of a plane of what its crops see.
 
@@ -104,6 +106,10 @@ def stitch(
         An object of which better ones leave a smaller share is dropped.
     min_area : int
         An object of which fewer pixels are left is dropped.
+    max_area : int, optional
+        An object with more pixels is dropped, and hides no others.
+    drop_at_border : bool
+        Drop objects that touch the border of the plane, likewise.
 
     Returns
     -------
@@ -112,6 +118,13 @@ def stitch(
     nodes = rank_views(views)
     groups = find_groups(nodes, views, grid, min_agreement)
     objects = make_objects(nodes, groups, views, grid).in_draw_order()
+    is_wanted = np.ones(len(objects), bool)
+    if max_area is not None:
+        is_wanted &= objects.areas <= max_area
+    if drop_at_border:
+        ends = objects.boxes[:, :2] == 0, objects.boxes[:, 2:] == grid.shape
+        is_wanted &= ~np.concatenate(ends, axis=1).any(axis=1)
+    objects = objects.take(np.flatnonzero(is_wanted))
     kept = np.flatnonzero(settle(objects, min_visible, min_area))
     first_pixels = objects.first_columns[kept], objects.boxes[kept, 0]
     return Painting(objects.take(kept[np.lexsort(first_pixels)]), grid.shape)

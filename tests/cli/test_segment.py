@@ -89,6 +89,13 @@ def test_thresholds_are_set_by_name_and_kept_in_the_recipe(
     recipe = Recipe.read(tmp_path / "out" / "cells.recipe.yaml")
     assert recipe.config.min_area == 9
     assert recipe.config.grid.points_per_side == 3
+    ended = cli(*arguments, "--min-area", "9", "--exclude-border", "--overwrite")
+    assert ended.status == 0, ended.err
+    recipe = Recipe.read(tmp_path / "out" / "cells.recipe.yaml")
+    assert (recipe.config.min_area, recipe.config.drop_at_border) == (9, True)
+    ended = cli(*arguments, "--min-area", "9", "--max-area", "8")
+    assert ended.status == 2
+    assert "at least 9 px and at most 8 px" in ended.err
     ended = cli(*arguments, "--set", "points=3")
     assert ended.status == 2
     assert "unknown setting 'points'" in ended.err

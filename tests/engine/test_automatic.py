@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from skimage.draw import disk
+from skimage.segmentation import clear_border
 
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.automatic import AutomaticConfig, Segmentation, segment
@@ -179,6 +180,28 @@ def test_small_objects_can_be_left_out(truth, grid):
     )
     large = np.bincount(truth.ravel())[truth] >= 50
     np.testing.assert_array_equal(found.labels, in_order(np.where(large, truth, 0)))
+
+
+def test_large_objects_can_be_left_out(truth, grid):
+    config = AutomaticConfig(min_area=20, max_area=200)
+    found = run(
+        segment(image_of(truth), OracleSam(truth, scale=4), grid=grid, config=config)
+    )
+    areas = np.bincount(truth.ravel())[truth]
+    wanted = (areas >= 20) & (areas <= 200)  # the bar is cut by five crops
+    np.testing.assert_array_equal(found.labels, in_order(np.where(wanted, truth, 0)))
+    with pytest.raises(InputError, match="at least 20 px and at most 10 px"):
+        AutomaticConfig(min_area=20, max_area=10)
+
+
+def test_objects_at_the_border_can_be_left_out(truth, grid):
+    config = AutomaticConfig(drop_at_border=True)
+    found = run(
+        segment(image_of(truth), OracleSam(truth, scale=4), grid=grid, config=config)
+    )
+    inner = clear_border(truth)
+    assert 0 < len(np.unique(inner)) < len(np.unique(truth))
+    np.testing.assert_array_equal(found.labels, in_order(inner))
 
 
 def test_an_image_without_objects():

@@ -142,6 +142,8 @@ def test_size_and_border(truth, plane):
     areas = np.bincount(truth.ravel())
     large = kept.objects(Thresholds(min_area=int(areas[2]) + 1))
     np.testing.assert_array_equal(drawn(large, truth.shape) > 0, truth == 1)
+    small = kept.objects(Thresholds(max_area=int(areas[2])))  # the bar is 540 px
+    np.testing.assert_array_equal(drawn(small, truth.shape) > 0, truth > 1)
     inside = kept.objects(Thresholds(drop_at_border=True))
     expected = np.isin(truth, [1, 2, 4, 5])
     np.testing.assert_array_equal(drawn(inside, truth.shape) > 0, expected)

@@ -76,6 +76,23 @@ def test_fewer_crops_if_they_are_asked_for(tiny_sam: Sam, tmp_path: Path) -> Non
         open_file(path, tiny_sam, replace(options, diameter=40.0))
 
 
+@pytest.mark.parametrize(
+    ("images", "names"),
+    [
+        (("a.tif", "a.PNG", "b.tif"), ["a_tif", "a_PNG", "b"]),
+        (("a.tif", "a.ome.tif"), ["a_tif", "a_ome_tif"]),
+        (("day1/a.tif", "day2/a.tif", "day2/b.tif"), ["day1_a", "day2_a", "b"]),
+        (("day1/a.tif", "day1/a.png", "day2/a.tif"), ["day1_a", "a_png", "day2_a"]),
+    ],
+)
+def test_images_of_one_name_have_results_of_several(
+    images: tuple[str, ...], names: list[str]
+) -> None:
+    planned = plan_outputs([Path(image) for image in images], Path("out"))
+    assert [each.labels.name for each in planned] == [f"{n}.labels.tif" for n in names]
+
+
 def test_two_images_never_share_a_file() -> None:
+    images = [Path("1/x/a.tif"), Path("2/x/a.tif")]
     with pytest.raises(InputError, match="would both be written"):
-        plan_outputs([Path("x/a.tif"), Path("y/a.png")], Path("out"))
+        plan_outputs(images, Path("out"))

@@ -27,6 +27,24 @@ def test_a_folder_stands_for_the_images_in_it(folder: Path) -> None:
     assert names == ["a.PNG", "b.tif", "d.zarr"]
 
 
+def test_an_image_named_twice_is_one(folder: Path) -> None:
+    given = [folder, folder / "b.tif", f"{folder}/*.tif"]
+    assert find_inputs(given) == find_inputs([folder])
+
+
+def test_results_beside_an_image_are_no_images(folder: Path) -> None:
+    before = find_inputs([folder])
+    for name in ("b.labels.tif", "a.overlay.png", "b.linked.tif", "e_tif.labels.tif"):
+        (folder / name).touch()
+    (folder / "e_tif.recipe.yaml").touch()
+    assert find_inputs([folder]) == before
+    named = [folder / "b.labels.tif", folder / "b.tif", folder / "e_tif.labels.tif"]
+    assert find_inputs(named) == [InputImage(folder / "b.tif")]
+    # by themselves they are files like others
+    alone = folder / "b.labels.tif"
+    assert find_inputs([alone]) == [InputImage(alone)]
+
+
 def test_a_pattern_stands_for_the_files_it_fits(folder: Path) -> None:
     found = find_inputs([f"{folder}/**/*.tif", str(folder / "a.PNG")])
     assert [each.path.name for each in found] == ["b.tif", "c.tif", "a.PNG"]

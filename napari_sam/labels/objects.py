@@ -130,7 +130,7 @@ def split_at_points(
     object_id : int
         The object; its part around the first point keeps this id.
     points : (N, 2) array, (y, x), pixels
-        At least two, each in the object.
+        At least two in the object, on different pixels; others do not count.
     new_ids : sequence of int
         For the second and further parts.
 
@@ -141,17 +141,18 @@ def split_at_points(
     Raises
     ------
     InputError
-        If fewer than two points lie in the object.
+        If fewer than two points lie in the object, or two on one pixel.
     """
     mask = labels == object_id
     places = np.floor(np.asarray(points, np.float64).reshape(-1, 2) + 0.5).astype(int)
     inside = (places >= 0).all(1) & (places < labels.shape).all(1)
     places = places[inside]
     places = places[mask[places[:, 0], places[:, 1]]]
-    if len(places) < 2:
+    n_places = len(np.unique(places, axis=0))
+    if n_places < 2 or n_places < len(places):
         raise InputError(
-            f"{len(places)} points in object {object_id}; to split it, put one "
-            "positive point into each part"
+            f"{len(places)} points on {n_places} pixels of object {object_id}; to "
+            "split it, put one positive point into each part"
         )
     ids = [object_id, *new_ids][: len(places)]
     seeds = np.zeros(labels.shape, np.int64)
@@ -254,15 +255,20 @@ def smoothed(
         With some margin around the object.
     object_id : int
     sigma : float, default 2
-        Of the Gaussian over the mask, in pixels; the outline is where it is one half.
+        Of the Gaussian over the mask, in pixels; the outline is where it is one half,
+        or less where the object would lose pixels by it: a small one would vanish.
 
     Returns
     -------
     (h, w) uint32 array
     """
     mask = labels == object_id
-    soft = ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode="nearest")
-    return painted(labels, soft >= 0.5, object_id, overwrite=False)
+    n_pixels = np.count_nonzero(mask)
+    if not n_pixels:
+        return labels.copy()
+    soft = ndimage.gaussian_filter(mask.astype(np.float64), sigma, mode="nearest")
+    level = min(0.5, np.partition(soft, -n_pixels, axis=None)[-n_pixels])
+    return painted(labels, soft >= level, object_id, overwrite=False)
 
 
 def filled(labels: NDArray[np.uint32], object_id: int) -> NDArray[np.uint32]:

@@ -55,7 +55,15 @@ def test_points_split_at_the_neck(dumbbell: np.ndarray) -> None:
     np.testing.assert_array_equal(parts[:5], 2)
 
 
-@pytest.mark.parametrize("points", [[[20, 18]], [[20, 18], [2, 2]], [[-5, 0], [99, 9]]])
+@pytest.mark.parametrize(
+    "points",
+    [
+        [[20, 18]],
+        [[20, 18], [2, 2]],
+        [[-5, 0], [99, 9]],
+        [[20, 18], [20.2, 17.9]],  # the pixel of the first
+    ],
+)
 def test_points_beside_the_object_cannot_split_it(
     dumbbell: np.ndarray, points: list[list[int]]
 ) -> None:
@@ -96,6 +104,16 @@ def test_smoothing_takes_spikes_and_leaves_the_neighbour(dumbbell: np.ndarray) -
     before, after = (dumbbell == 4).sum() - 12, (smooth == 4).sum()
     assert abs(int(after) - int(before)) < 0.05 * before
     np.testing.assert_array_equal(smooth[:5], 2)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 6])
+def test_smoothing_leaves_a_small_object_its_size(side: int) -> None:
+    labels = np.zeros((24, 24), np.uint32)
+    labels[9 : 9 + side, 9 : 9 + side] = 5
+    smooth = smoothed(labels, 5)
+    rows, columns = np.nonzero(smooth == 5)
+    assert side**2 <= len(rows) <= side**2 + 4
+    assert rows.mean() == columns.mean() == 9 + (side - 1) / 2
 
 
 def test_holes_are_filled_and_other_objects_in_them_stay() -> None:

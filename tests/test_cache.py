@@ -15,6 +15,7 @@ import pytest
 import zarr
 
 from napari_sam.cache import CacheEntry, EmbeddingCache
+from napari_sam.cache.files import DiskFiles
 from napari_sam.errors import (
     CacheMismatchError,
     FileError,
@@ -324,6 +325,37 @@ class TestStore:
         cache = EmbeddingCache(tmp_path / "e")
         cache.entry(KEY, 1, SHAPE).write(0, embedding(0), SEAL)
         assert cache.entries()[0].n_done == 1
+
+
+def test_two_processes_make_room_at_once(tmp_path, monkeypatch):
+    cache, other = EmbeddingCache(tmp_path), EmbeddingCache(tmp_path)
+    for name in "abc":
+        cache.entry({"image": name}, 1, SHAPE).write(0, embedding(0), SEAL)
+    seen = cache.entries()
+    other.remove(seen[0].name)
+    monkeypatch.setattr(cache, "entries", lambda: seen)
+    assert len(cache.evict(0)) == 3
+    assert other.entries() == []
+
+
+def test_an_entry_that_is_removed_while_it_is_listed_is_left_out(tmp_path, monkeypatch):
+    cache, other = EmbeddingCache(tmp_path), EmbeddingCache(tmp_path)
+    for name in "ab":
+        cache.entry({"image": name}, 1, SHAPE).write(0, embedding(0), SEAL)
+    sizes, gone = DiskFiles.sizes, []
+
+    def removed_after(self, folder):
+        found = sizes(self, folder)
+        if not gone:
+            gone.append(folder.partition("/")[0])
+            other.remove(gone[0])
+        return found
+
+    monkeypatch.setattr(DiskFiles, "sizes", removed_after)
+    assert [info.name for info in cache.entries()] == [
+        info.name for info in other.entries()
+    ]
+    assert len(other.entries()) == 1
 
 
 def test_two_makers_of_one_entry(tmp_path):

@@ -179,20 +179,10 @@ class EmbeddingCache:
         """
         infos = []
         for name in self._root:
-            if (entry := self._complete(name)) is None:
-                continue
-            infos.append(
-                EntryInfo(
-                    name=name,
-                    key=entry.key,
-                    n_crops=entry.n_crops,
-                    n_done=int(entry.done().sum()),
-                    n_skipped=int(entry.skipped().sum()),
-                    is_packed=entry.is_packed,
-                    stored_bytes=entry.stored_bytes,
-                    used_s=self._last_use(name),
-                )
-            )
+            # another process may remove it meanwhile
+            with contextlib.suppress(FileNotFoundError):
+                if (entry := self._complete(name)) is not None:
+                    infos.append(self._info(entry))
         return sorted(infos, key=lambda info: (info.used_s, info.name))
 
     def evict(self, limit_bytes: int) -> list[str]:
@@ -214,7 +204,8 @@ class EmbeddingCache:
         for info in infos:
             if total <= limit_bytes:
                 break
-            self.remove(info.name)
+            with contextlib.suppress(InputError):  # another process was faster
+                self.remove(info.name)
             total -= info.stored_bytes
             removed.append(info.name)
         return removed
@@ -315,6 +306,18 @@ class EmbeddingCache:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                     n_removed += 1
         return n_removed
+
+    def _info(self, entry: CacheEntry) -> EntryInfo:
+        return EntryInfo(
+            name=entry.name,
+            key=entry.key,
+            n_crops=entry.n_crops,
+            n_done=int(entry.done().sum()),
+            n_skipped=int(entry.skipped().sum()),
+            is_packed=entry.is_packed,
+            stored_bytes=entry.stored_bytes,
+            used_s=self._last_use(entry.name),
+        )
 
     def _make_room(self, limit: int, expected: int) -> None:
         """Keep below a limit; the store is measured only when it may be full.

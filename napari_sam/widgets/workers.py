@@ -213,12 +213,12 @@ class Worker(QObject):
         return None
 
     def _advance(self, task: Task) -> None:
-        if task.is_cancelled:
-            if task.steps is not None:
-                task.steps.close()
-            self._tasks.remove(task)
-            return
         try:
+            if task.is_cancelled:
+                if task.steps is not None:
+                    task.steps.close()
+                self._tasks.remove(task)
+                return
             if task.steps is None:
                 task.steps = task.make()
             step = next(task.steps)

@@ -142,6 +142,27 @@ def test_a_cancelled_job_is_closed_and_says_no_more(worker: Worker) -> None:
     assert len(told) == n_told
 
 
+def test_a_job_that_fails_while_it_is_closed_does_not_end_the_thread(
+    worker: Worker,
+) -> None:
+    told: list[object] = []
+
+    def untidy() -> Job[None]:
+        try:
+            while True:
+                yield Step(0, 0, "work")
+        finally:
+            raise InputError("the disk is full")
+
+    task = worker.start("work", untidy, on_step=told.append, on_error=told.append)
+    wait_for(lambda: told)
+    worker.cancel(task)
+    worker.call(lambda: "answer", told.append)
+    wait_for(lambda: "answer" in told)
+    wait_for(lambda: not worker.is_busy)
+    assert not any(isinstance(each, Exception) for each in told)
+
+
 def test_a_paused_job_rests_and_goes_on(worker: Worker) -> None:
     gate = threading.Semaphore(1)
     done: list[object] = []

@@ -15,6 +15,8 @@ from napari_sam.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+_LARGEST_ID = 2**32 - 1  # labels are uint32
+
 
 @dataclass(frozen=True, slots=True, init=False, eq=False)
 class Prompts:
@@ -31,13 +33,13 @@ class Prompts:
     mask : (m, m) array, logits, optional
         An earlier answer of the decoder for the same crop, to be refined.
     object_id : int, optional
-        Number of the object in the labels, 1 or more.
+        Number of the object in the labels, 1 to 2^32 - 1.
 
     Raises
     ------
     InputError
         If a shape is wrong, a number is not finite, a box is empty or there is
-        more than one.
+        more than one, or labels cannot hold the object id.
 
     Examples
     --------
@@ -74,8 +76,11 @@ class Prompts:
                 f"box {checked_boxes[0].tolist()} is empty; give y0, x0, y1, x1 with "
                 "y0 < y1 and x0 < x1"
             )
-        if object_id is not None and object_id < 1:
-            raise InputError(f"object id {object_id}; count from 1, 0 is background")
+        if object_id is not None and not 1 <= object_id <= _LARGEST_ID:
+            raise InputError(
+                f"object id {object_id}; count from 1 to {_LARGEST_ID}, which labels "
+                "can hold; 0 is background"
+            )
         signs = _checked_signs(positive, len(checked_points))
         object.__setattr__(self, "points", checked_points)
         object.__setattr__(self, "positive", signs)

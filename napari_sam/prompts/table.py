@@ -124,7 +124,8 @@ def read_table(path: Path, per_unit: tuple[float, float] = (1.0, 1.0)) -> list[P
     lines = _text(path).splitlines()
     header = lines[0] if lines else ""
     delimiter = max(",;\t", key=header.count)
-    names = [name.strip().lower() for name in header.split(delimiter)]
+    cells = next(csv.reader([header], delimiter=delimiter), [])
+    names = [name.strip().lower() for name in cells]
     if not (set(_POINT) <= set(names) or set(_BOX) <= set(names)):
         raise FormatError(
             f"{path} begins with {header!r}; expected a line with the columns y, x "
@@ -132,9 +133,9 @@ def read_table(path: Path, per_unit: tuple[float, float] = (1.0, 1.0)) -> list[P
         )
     objects: dict[int, list[_Row]] = {}
     reader = csv.DictReader(lines[1:], fieldnames=names, delimiter=delimiter)
-    for cells in reader:
+    for line in reader:
         try:
-            row = _Row.read(cells, default_id=len(objects) + 1)
+            row = _Row.read(line, default_id=len(objects) + 1)
             if row.box and any(other.box for other in objects.get(row.object_id, ())):
                 raise InputError(f"a second box for object {row.object_id}")
         except InputError as error:

@@ -109,6 +109,7 @@ class TestPrompts:
             ({"mask": np.ones((1, 4, 4))}, "mask of shape"),
             ({"mask": np.full((4, 4), np.nan)}, "not finite"),
             ({"object_id": 0}, "0 is background"),
+            ({"object_id": 2**32}, "to 4294967295, which labels can hold"),
         ],
     )
     def test_refuses(self, arguments, message):
@@ -319,10 +320,15 @@ class TestTable:
 
     @pytest.mark.parametrize("separator", [",", ";", "\t"])
     def test_tables_of_spreadsheets(self, tmp_path, separator):
-        lines = ["Y, X ,note", "1.5,2,first"]
+        lines = ['Y, X ,"note"', "1.5,2,first"]
         table = "\ufeff" + "\r\n".join(lines).replace(",", separator)
         (only,) = self.read(tmp_path, table)
         assert only.points.tolist() == [[1.5, 2]]
+
+    def test_a_table_of_r_has_quotes_round_names_and_texts(self, tmp_path):
+        (only,) = self.read(tmp_path, '"","y","x","positive"\n"1",1.5,2,"-"\n')
+        assert only.points.tolist() == [[1.5, 2]]
+        assert not only.positive.any()
 
     def test_boxes_alone(self, tmp_path):
         (only,) = self.read(tmp_path, "y0,x0,y1,x1\n1,2,3,4\n")

@@ -202,7 +202,7 @@ def segment(
         _print_plan(work, sam, opening, config, as_json=as_json)
         return
     if three_planes:
-        _only_labels(outputs, link, scheduler, workers)
+        _only_labels(outputs, link, scheduler, workers, cache)
         from napari_sam.engine.three_planes import three_planes_file
 
         work_through(
@@ -290,8 +290,8 @@ def _only_labels(outputs: list[Outputs], *others: object) -> None:
     if any(others) or any(any(each) for each in more):
         raise InputError(
             "--three-planes writes labels and uncertainty, in one process; leave out "
-            "--link, --overlay, --measurements, --seams, --workers and --scheduler, "
-            "and use napari-sam export for other formats"
+            "--link, --overlay, --measurements, --seams, --workers, --scheduler and "
+            "--cache, and use napari-sam export for other formats"
         )
 
 

@@ -13,10 +13,10 @@ from napari_sam.errors import InputError
 from napari_sam.images import ImageSource, read_rgb
 from napari_sam.stitch import Painting, find_seams
 from napari_sam.tiling import Box
-from napari_sam.writers import save_labels, save_measurements, save_overlay
+from napari_sam.writers import save_measurements, save_overlay
 from napari_sam.writers.atomic import make_folder
+from napari_sam.writers.formats import save_by_name
 from napari_sam.writers.measurements import measure_objects
-from napari_sam.writers.ome_zarr import save_ome_zarr
 from napari_sam.writers.scale import stack_size_um
 
 if TYPE_CHECKING:
@@ -170,8 +170,7 @@ def write_labels(
         name=f"labels of {source.name}",
     )
     make_folder(outputs.labels.parent)
-    save = save_ome_zarr if outputs.labels.suffix.lower() == ".zarr" else save_labels
-    save(ids, outputs.labels, notes=as_notes(records), overwrite=overwrite)
+    save_by_name(ids, outputs.labels, notes=as_notes(records), overwrite=overwrite)
     if outputs.measurements is not None:
         table = _measurements(opened, ids, scores)
         save_measurements(table, outputs.measurements, overwrite=overwrite)

@@ -26,8 +26,8 @@ from napari_sam.images import ImageSource, Intensity, find_intensity, read_rgb
 from napari_sam.link.fuse import FusedViews, fuse_views
 from napari_sam.readers import open_image
 from napari_sam.tiling import Box
-from napari_sam.writers import save_labels
 from napari_sam.writers.atomic import make_folder
+from napari_sam.writers.formats import save_by_name
 from napari_sam.writers.scale import stack_size_um
 from napari_sam.writers.tiff import save_scores
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from napari_sam.engine.automatic import AutomaticConfig
     from napari_sam.engine.files import Outputs
+    from napari_sam.images.source import PixelArray
     from napari_sam.link import LinkConfig
     from napari_sam.model import Sam
 
@@ -54,10 +55,9 @@ class Resliced:
     Parameters
     ----------
     source : ImageSource
+        A volume, of one frame.
     intensity : Intensity
         How pixels become RGB.
-    t : int
-        The frame.
     cut : {"xz", "yz"}
         XZ planes follow each other along y, YZ planes along x; rows are z.
     stretch : float
@@ -68,11 +68,10 @@ class Resliced:
         self,
         source: ImageSource,
         intensity: Intensity,
-        t: int,
         cut: Cut,
         stretch: float,
     ) -> None:
-        self._source, self._intensity, self._t, self._cut = source, intensity, t, cut
+        self._source, self._intensity, self._cut = source, intensity, cut
         n_slices, (height, width) = source.shape[1], source.plane_shape
         rows = max(1, round(n_slices * stretch))
         n, across = (height, width) if cut == "xz" else (width, height)
@@ -95,11 +94,33 @@ class Resliced:
         is_xz = self._cut == "xz"
         box = Box(first, 0, last, width) if is_xz else Box(0, first, height, last)
         slices = [
-            read_rgb(self._source, self._intensity, box, (self._t, z))
+            read_rgb(self._source, self._intensity, box, (0, z))
             for z in range(self._source.shape[1])
         ]
         read = np.stack(slices)
         return read if is_xz else read.swapaxes(1, 2)
+
+
+class _Frame:
+    """One frame of an array, read where it is asked for.
+
+    Parameters
+    ----------
+    array : array
+        Of the axes TZCYXS, or some of them in any order.
+    axis : int
+        Which of them is time.
+    t : int
+        The frame.
+    """
+
+    def __init__(self, array: PixelArray, axis: int, t: int) -> None:
+        self._array, self._axis, self._t = array, axis, t
+        self.shape = (*array.shape[:axis], *array.shape[axis + 1 :])
+        self.dtype = array.dtype
+
+    def __getitem__(self, key: tuple[Any, ...]) -> Any:
+        return self._array[(*key[: self._axis], self._t, *key[self._axis :])]
 
 
 @job
@@ -153,29 +174,26 @@ def segment_three_planes(  # noqa: PLR0913 - as `segment`, and how to link and f
     DeviceError
         If the device runs out of memory.
     """
-    source = open_image(image)
+    source = _one_frame(open_image(image), t)
     stretches = _stretches(source, spacing)
     intensity = intensity or find_intensity(source)
     views: list[Any] = []
     cuts: tuple[Cut, ...] = ("xy", "xz", "yz")
     for cut, stretch in zip(cuts, stretches, strict=True):
-        cut_source, colours, row = source, intensity, t
+        cut_source, colours = source, intensity
         if cut != "xy":
-            planes = Resliced(source, intensity, t, cut, stretch)
-            cut_source, colours = (
-                ImageSource(planes, "ZYXS", name=source.name),
-                _COLOURS,
-            )
-            row = 0
+            planes = Resliced(source, intensity, cut, stretch)
+            cut_source = ImageSource(planes, "ZYXS", name=source.name)
+            colours = _COLOURS
         n = cut_source.shape[1]
         found = _labels_like((n, *cut_source.plane_shape))
         for i in range(n):
             steps = segment(
-                cut_source, model, plane=(row, i), intensity=colours, config=config
+                cut_source, model, plane=(0, i), intensity=colours, config=config
             )
             found[i] = np.asarray((yield from _renamed(steps, f"{cut} planes", i, n)))
         options = LinkOptions("z") if link is None else LinkOptions("z", link)
-        seen = SeenImage(cut_source, colours) if t == row else None
+        seen = SeenImage(cut_source, colours)
         linked = yield from link_labels(ImageSource(found, "ZYX"), options, seen)
         view = _labels_like((source.shape[1], *source.plane_shape))
         _put(view, linked.labels.array, cut)
@@ -223,19 +241,22 @@ def three_planes_file(
     start = time.perf_counter()
     opened = open_file(path, model, options or ImageOptions())
     check_free(outputs)
+    uncertainty = uncertainty_name(outputs.labels)
+    check_free(replace(outputs, labels=uncertainty))
     source = opened.source
     frame = 0 if opened.plane is None else opened.plane[0]
     fused = yield from segment_three_planes(
         source, model, t=frame, intensity=opened.intensity, config=config
     )
     make_folder(outputs.labels.parent)
-    like = replace(source, axes="ZYX", path=None, channel_names=())
-    labels = replace(like, array=fused.labels())
-    save_labels(labels, outputs.labels, overwrite=outputs.overwrite)
+    labels = ImageSource(
+        fused.labels(), "ZYX", source.pixel_size_um, source.z_step_um, source.name
+    )
+    save_by_name(labels, outputs.labels, overwrite=outputs.overwrite)
     save_scores(
         fused.uncertainty(),
-        uncertainty_name(outputs.labels),
-        pixel_size_um=stack_size_um(like),
+        uncertainty,
+        pixel_size_um=stack_size_um(labels),
         overwrite=outputs.overwrite,
     )
     seconds = time.perf_counter() - start
@@ -253,6 +274,24 @@ def uncertainty_name(labels: Path) -> Path:
     """
     stem = labels.name.removesuffix(labels.suffix).removesuffix(".labels")
     return labels.with_name(f"{stem}.uncertainty.tif")
+
+
+def _one_frame(source: ImageSource, t: int) -> ImageSource:
+    """Return a frame as an image without time."""
+    n_frames = source.shape[0]
+    if not 0 <= t < n_frames:
+        raise InputError(
+            f"frame {t} of {source.name}, which has {n_frames}; count from 0"
+        )
+    axis = source.axes.find("T")
+    if axis < 0:
+        return source
+    return replace(
+        source,
+        array=_Frame(source.array, axis, t),
+        axes=source.axes.replace("T", ""),
+        levels=tuple(_Frame(level, axis, t) for level in source.levels),
+    )
 
 
 def _stretches(

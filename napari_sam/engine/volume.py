@@ -28,9 +28,8 @@ from napari_sam.link import (
     TrackLinker,
 )
 from napari_sam.readers import open_image
-from napari_sam.writers import save_labels
+from napari_sam.writers.formats import save_by_name
 from napari_sam.writers.objects import label_source, read_ids, stack_axes
-from napari_sam.writers.ome_zarr import save_ome_zarr
 from napari_sam.writers.tracks import save_ctc, save_tracks
 
 if TYPE_CHECKING:
@@ -243,9 +242,7 @@ def link_file(
     linked = yield from link_labels(path, options, image)
     n_planes = int(np.prod(linked.labels.shape[:2]))
     yield Step(n_planes, n_planes, "write labels")
-    is_zarr = output.suffix.lower() == ".zarr"
-    save = save_ome_zarr if is_zarr else save_labels
-    save(linked.labels, output, overwrite=overwrite)
+    save_by_name(linked.labels, output, overwrite=overwrite)
     if linked.tracks is not None:
         stem = output.name.removesuffix(output.suffix).removesuffix(".linked")
         tracks = linked.tracks

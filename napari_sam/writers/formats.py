@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from napari_sam.images import ImageSource
+
 
 @dataclass(frozen=True, slots=True)
 class Format:
@@ -232,3 +234,22 @@ def find_format(name: str) -> Format:
     if name not in FORMATS:
         raise InputError(f"format {name!r}; choose from {', '.join(FORMATS)}")
     return FORMATS[name]
+
+
+def save_by_name(
+    labels: ImageSource,
+    path: Path,
+    *,
+    notes: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Save labels as OME-Zarr if the name ends in .zarr, else as OME-TIFF.
+
+    Parameters
+    ----------
+    labels, path, notes, overwrite
+        As in `save_labels` and `save_ome_zarr`, whose errors are raised.
+    """
+    is_zarr = path.suffix.lower() == ".zarr"
+    save = ome_zarr.save_ome_zarr if is_zarr else tiff.save_labels
+    return save(labels, path, notes=notes, overwrite=overwrite)

@@ -177,6 +177,7 @@ def test_three_directions_are_fused(
     assert tifffile.imread(tmp_path / "out" / "volume.labels.tif").shape == (5, 24, 24)
     scores = tifffile.imread(tmp_path / "out" / "volume.uncertainty.tif")
     assert scores.max() < 1
-    ended = cli("segment", path, "-m", weights, "--three-planes", "--link", "z")
-    assert ended.status == 2
-    assert "leave out --link" in " ".join(ended.err.split())
+    for others in (("--link", "z"), ("--cache", "store")):
+        ended = cli("segment", path, "-m", weights, "--three-planes", *others)
+        assert ended.status == 2
+        assert "leave out --link" in " ".join(ended.err.split())

@@ -13,7 +13,7 @@ from napari_sam.engine.three_planes import (
     segment_three_planes,
     three_planes_file,
 )
-from napari_sam.errors import InputError
+from napari_sam.errors import FileError, InputError
 from napari_sam.images import ImageSource, Intensity
 from napari_sam.readers import open_image
 from tests.engine.bright import BrightSam
@@ -40,7 +40,7 @@ def balls():
 def test_planes_across_the_slices_are_those_of_the_volume():
     volume = np.random.default_rng(0).integers(0, 255, (6, 70, 40)).astype(np.uint8)
     source = ImageSource(volume, "ZYX")
-    xz, yz = (Resliced(source, GRAY, 0, cut, 1.0) for cut in ("xz", "yz"))
+    xz, yz = (Resliced(source, GRAY, cut, 1.0) for cut in ("xz", "yz"))
     assert xz.shape == (70, 6, 40, 3)
     assert yz.shape == (40, 6, 70, 3)
     for at in (0, 31, 32, 69):
@@ -52,7 +52,7 @@ def test_planes_across_the_slices_are_those_of_the_volume():
 def test_slices_are_stretched_by_their_distance():
     volume = np.zeros((3, 4, 4), np.uint8)
     volume[1], volume[2] = 100, 200
-    xz = Resliced(ImageSource(volume, "ZYX"), GRAY, 0, "xz", 2.0)
+    xz = Resliced(ImageSource(volume, "ZYX"), GRAY, "xz", 2.0)
     column = xz[0, :, :][:, 0, 0]
     # centres of six rows at -1/4, 1/4, 3/4 ... of three slices, clipped at the ends
     assert column.tolist() == [0, 25, 75, 125, 175, 200]
@@ -113,6 +113,31 @@ def test_a_file_becomes_labels_and_uncertainty(balls, tmp_path):
         np.float32(0.33),
         np.float32(0.67),
     }
+
+
+def test_one_frame_of_a_recording_in_two_channels(tmp_path):
+    pixels = np.zeros((2, 4, 2, 12, 12), np.uint8)
+    pixels[1, 1:3, 0, 4:9, 4:9] = 255
+    path = tmp_path / "cube.ome.tif"
+    tifffile.imwrite(path, pixels, metadata={"axes": "TZCYX"}, ome=True)
+    (outputs,) = plan_outputs([path], tmp_path / "out", ending=".zarr")
+    opening = ImageOptions(channels=(0,), limits=((0, 255),), plane=(1, 0))
+    report = run(
+        three_planes_file(path, outputs, BrightSam(), opening, GRID), progress=False
+    )
+    assert report.n_objects == 1
+    labels = open_image(outputs.labels).array[:]
+    truth = pixels[1, :, 0] > 0
+    assert (truth & (labels > 0)).sum() / (truth | (labels > 0)).sum() > 0.5
+    outputs.labels.rename(tmp_path / "elsewhere.zarr")
+    with pytest.raises(FileError, match=r"uncertainty\.tif: exists already"):
+        run(three_planes_file(path, outputs, BrightSam(), opening, GRID))
+
+
+def test_a_frame_that_is_not_there_is_refused():
+    source = ImageSource(np.zeros((2, 4, 8, 8), np.uint8), "TZYX")
+    with pytest.raises(InputError, match="frame 2 of image, which has 2"):
+        run(segment_three_planes(source, BrightSam(), t=2))
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,15 @@ def test_a_new_step_forgets_what_was_undone(desk: Desk) -> None:
     np.testing.assert_array_equal(desk.shown(), desk.truth == 1)
 
 
+def test_a_day_of_clicks_does_not_fill_the_memory(desk: Desk) -> None:
+    for number in range(510):
+        desk.session.set_points([(number % 90, 5)], [True])
+    history = desk.session.history
+    taken_back = list(iter(history.back, None))
+    assert len(taken_back) == 500
+    assert taken_back[0].after.points.tolist() == [[509 % 90, 5]]
+
+
 def test_undo_of_a_commit_brings_the_prompts_back(desk: Desk) -> None:
     desk.click((24, 60), (26, 62), positive=[True, False])
     desk.session.commit()

@@ -14,7 +14,7 @@ import numpy as np
 from napari_sam.engine.complete import complete_many
 from napari_sam.engine.draft import Draft, Shape, read_shape, resolve
 from napari_sam.engine.jobs import Job, Step, job
-from napari_sam.engine.records import DrawnShape, ObjectRecord, made_by
+from napari_sam.engine.records import ObjectRecord, asked_with, made_by
 from napari_sam.engine.request import PredictRequest, ShownMask
 from napari_sam.labels import paint_free
 from napari_sam.prompts import read_prompts
@@ -253,9 +253,7 @@ def _record(each: Answered, number: int) -> ObjectRecord:
     return ObjectRecord(
         object_id=number,
         index=each.given.index,
-        points=tuple((y, x) for y, x in draft.points.tolist()),
-        positive=tuple(draft.positive.tolist()),
-        shapes=tuple(DrawnShape.of(s.kind, s.corners) for s in draft.shapes),
+        **asked_with(draft),
         crop=each.crop,
         predicted_iou=each.shown.predicted_iou,
         stability=each.shown.stability,

@@ -12,7 +12,7 @@ import numpy as np
 from napari_sam.engine.batch import Report
 from napari_sam.engine.complete import complete_many
 from napari_sam.engine.embed import open_plane
-from napari_sam.engine.files import ImageOptions, check_free, open_file
+from napari_sam.engine.files import ImageOptions, check_free, open_file, open_source
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.predict import Predictor
 from napari_sam.engine.records import made_by, record_of_prompts
@@ -288,13 +288,7 @@ def prompts_for(
         return prompts_from_labels(labels.read(plane=plane), labels_as)
     if unit == "px":
         return read_prompts(file)
-    source = open_image(
-        image,
-        image=options.image,
-        level=options.level,
-        axes=options.axes,
-        pixel_size_um=options.pixel_size_um,
-    )
+    source = open_source(image, options)
     if source.pixel_size_um is None:
         raise InputError(
             f"{image} does not say how large a pixel is; give the pixel size in "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_sam.errors import FileError, FormatError, MissingFileError
+from napari_sam.errors import FormatError, file_errors
 from napari_sam.writers.atomic import atomic
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_sam.engine.draft import Draft
     from napari_sam.model import Sam
     from napari_sam.prompts import Prompts
 
@@ -243,6 +244,15 @@ def made_by(model: Sam) -> dict[str, str | None]:
     return {"model": model.name, "model_sha256": model.weights_sha256}
 
 
+def asked_with(draft: Draft) -> dict[str, Any]:
+    """Return the fields of a record that say what was pointed at."""
+    return {
+        "points": tuple((y, x) for y, x in draft.points.tolist()),
+        "positive": tuple(draft.positive.tolist()),
+        "shapes": tuple(DrawnShape.of(s.kind, s.corners) for s in draft.shapes),
+    }
+
+
 def facts_of(records: Iterable[ObjectRecord]) -> dict[str, dict[int, Any]]:
     """Return what a table tells of objects beside their size: scores and verdicts.
 
@@ -267,18 +277,8 @@ def facts_of(records: Iterable[ObjectRecord]) -> dict[str, dict[int, Any]]:
     return facts
 
 
-def record_of_prompts(
-    prompts: Prompts, object_id: int, index: tuple[int | None, ...] = (None, None)
-) -> ObjectRecord:
-    """Return the record of an object that is made from prompts.
-
-    Parameters
-    ----------
-    prompts : Prompts
-    object_id : int
-    index : tuple of int or None
-        Its plane in the labels.
-    """
+def record_of_prompts(prompts: Prompts, object_id: int) -> ObjectRecord:
+    """Return the record of an object that prompts make, in labels of one plane."""
     # edges of a box lie half a pixel outside the centres of its outermost pixels
     boxes = [
         DrawnShape(kind="box", corners=((y0 - 0.5, x0 - 0.5), (y1 - 0.5, x1 - 0.5)))
@@ -286,7 +286,7 @@ def record_of_prompts(
     ]
     return ObjectRecord(
         object_id=object_id,
-        index=index,
+        index=(None, None),
         points=tuple((y, x) for y, x in prompts.points.tolist()),
         positive=tuple(prompts.positive.tolist()),
         shapes=tuple(boxes),
@@ -308,7 +308,7 @@ def write_records(records: Iterable[ObjectRecord], path: Path) -> None:
     """
     file = _File(objects=tuple(sorted(records, key=lambda each: each.object_id)))
     with atomic(path, overwrite=True) as part:
-        part.write_text(file.model_dump_json(indent=1, exclude_defaults=False) + "\n")
+        part.write_text(file.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def read_records(path: Path) -> dict[int, ObjectRecord]:
@@ -331,15 +331,8 @@ def read_records(path: Path) -> dict[int, ObjectRecord]:
         If it holds something else.
     """
     try:
-        file = _File.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise MissingFileError(
-            error.errno, "no such file; check its name and folder", str(path)
-        ) from error
-    except OSError as error:
-        raise FileError(
-            error.errno, f"cannot read, {error.strerror}", str(path)
-        ) from error
+        with file_errors(path):
+            file = _File.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValidationError, ValueError) as error:
         first = str(error).partition("\n")[0]
         raise FormatError(f"{path} holds no records of objects: {first}") from error

@@ -19,12 +19,17 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_sam.engine.draft import Draft, Feedback, PlaneMask, Shape
-from napari_sam.engine.records import DrawnShape, read_records, write_records
+from napari_sam.engine.records import (
+    DrawnShape,
+    asked_with,
+    read_records,
+    write_records,
+)
 from napari_sam.errors import FileError, FormatError, InputError, MissingFileError
 from napari_sam.prompts.prompt import Prompts
 from napari_sam.prompts.table import write_prompts
 from napari_sam.tiling import Box, Crop
-from napari_sam.writers.atomic import atomic
+from napari_sam.writers.atomic import atomic, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -158,12 +163,7 @@ class Snapshot:
         FileError
             If the folder cannot be written to.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(
-                error.errno, f"cannot make the folder, {error.strerror}", str(folder)
-            ) from error
+        make_folder(folder)
         with atomic(folder / DRAFTS, overwrite=True) as part, part.open("wb") as file:
             np.savez_compressed(file, **self._arrays)
         write_records(self._records.values(), folder / OBJECTS)
@@ -223,9 +223,7 @@ def _saved(index: PlaneIndex, draft: Draft) -> SavedDraft:
     start, feedback = draft.start, draft.feedback
     return SavedDraft(
         index=index,
-        points=tuple((y, x) for y, x in draft.points.tolist()),
-        positive=tuple(draft.positive.tolist()),
-        shapes=tuple(DrawnShape.of(s.kind, s.corners) for s in draft.shapes),
+        **asked_with(draft),
         object_id=draft.object_id,
         start=None
         if start is None

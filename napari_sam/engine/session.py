@@ -34,7 +34,7 @@ from napari_sam.engine.draft import (
     resolve,
 )
 from napari_sam.engine.history import History, Step
-from napari_sam.engine.records import DrawnShape, ObjectRecord
+from napari_sam.engine.records import ObjectRecord, asked_with
 from napari_sam.engine.request import (
     CompleteRequest,
     PlaneView,
@@ -638,7 +638,8 @@ class Session:
         if len(self._answer.predictions) != 1:
             return None
         prediction, k = self._seen(0)
-        return Feedback(prediction.logits[k], prediction.crop)
+        # a copy lets the other masks go
+        return Feedback(prediction.logits[k].copy(), prediction.crop)
 
     def _change(self, what: str, draft: Draft) -> None:
         if self._view is None:
@@ -772,9 +773,7 @@ class Session:
         return ObjectRecord(
             object_id=number,
             index=result.view.index,
-            points=tuple((y, x) for y, x in draft.points.tolist()),
-            positive=tuple(draft.positive.tolist()),
-            shapes=tuple(DrawnShape.of(s.kind, s.corners) for s in draft.shapes),
+            **asked_with(draft),
             crop=(crop.y0, crop.x0, crop.y1, crop.x1),
             model=result.model,
             model_sha256=result.model_sha256,

@@ -53,7 +53,10 @@ def save_svg(
     path = checked_path(path, ENDINGS, "outlines")
     labels = one_plane(label_source(labels), "SVG")
     height, width = labels.plane_shape
-    with atomic(path, overwrite=overwrite) as part, part.open("w") as file:
+    with (
+        atomic(path, overwrite=overwrite) as part,
+        part.open("w", encoding="utf-8") as file,
+    ):
         file.write(
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
             f'width="{width}" height="{height}">\n'

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -340,6 +343,21 @@ def test_marks_are_kept_in_files(desk: Desk, tmp_path: Any) -> None:
     desk.follow_current()
     write_records(desk.session.records.values(), tmp_path / "objects.json")
     assert read_records(tmp_path / "objects.json") == desk.session.records
+
+
+def test_files_of_marks_are_utf_8_whatever_the_system_writes(tmp_path: Any) -> None:
+    path = tmp_path / "objects.json"
+    program = (
+        "import sys; from pathlib import Path; from napari_sam.engine import records\n"
+        "made = records.ObjectRecord(object_id=1, index=(), model='Kern_\\xb5')\n"
+        "records.write_records([made], Path(sys.argv[1]))"
+    )
+    # a system whose own encoding is ASCII, as on Windows it is one of 8 bits
+    system = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", program, path], env=system, check=True
+    )
+    assert read_records(path)[1].model == "Kern_µ"
 
 
 def test_the_next_doubtful_slice() -> None:

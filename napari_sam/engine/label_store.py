@@ -243,6 +243,10 @@ class LabelStore:
         for edit in edits:
             edit.apply(self)
 
+    def draw(self, edits: Sequence[LabelEdit]) -> None:
+        """Apply edits that are no step yet."""
+        self.write(edits)
+
     def undo(self, edits: Sequence[LabelEdit]) -> None:
         """Take edits back, the last first."""
         for edit in reversed(edits):

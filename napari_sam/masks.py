@@ -1,4 +1,4 @@
-"""Masks in numbers: boxes, stability, overlap, run lengths, small parts.
+"""Masks in numbers: boxes, stability, overlap, small parts.
 
 Batches that come out of the decoder are torch tensors and stay on their device;
 a mask that was kept is a small numpy array in its box (`Candidate`), because a
@@ -11,7 +11,7 @@ Segment Anything end with the last pixel instead.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -29,17 +29,6 @@ if TYPE_CHECKING:
 
 # Boxes of which all pairs are compared sooner than neighbours are found.
 _FEW = 4096
-
-
-class RunLengths(TypedDict):
-    """A mask as COCO's uncompressed run lengths, ready for JSON.
-
-    `size` is (height, width); `counts` are lengths of runs down the columns,
-    background first.
-    """
-
-    size: list[int]
-    counts: list[int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -323,62 +312,6 @@ def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
         raise InputError(f"masks of shapes {a.shape} and {b.shape}; give one shape")
     union = int(np.count_nonzero(a | b))
     return int(np.count_nonzero(a & b)) / union if union else 0.0
-
-
-def rle_encode(mask: NDArray[np.bool_]) -> RunLengths:
-    """Write a mask as COCO's uncompressed run lengths.
-
-    Runs go down the columns and alternate, beginning with background, so the
-    first may have length 0 (format: COCO, cocodataset.org, "Data format").
-
-    Parameters
-    ----------
-    mask : (H, W) array of bool
-
-    Returns
-    -------
-    RunLengths
-        Dictionary of plain integers.
-
-    Examples
-    --------
-    >>> rle_encode(np.array([[True, False], [True, True]]))
-    {'size': [2, 2], 'counts': [0, 2, 1, 1]}
-    """
-    values = np.asarray(mask, bool).ravel(order="F")
-    changes = np.flatnonzero(np.diff(values, prepend=False))
-    counts = np.diff(changes, prepend=0, append=values.size)
-    if not values.size:
-        counts = counts[:0]
-    height, width = mask.shape
-    return {"size": [height, width], "counts": counts.tolist()}
-
-
-def rle_decode(rle: RunLengths) -> NDArray[np.bool_]:
-    """Make a mask from run lengths; undoes `rle_encode`.
-
-    Parameters
-    ----------
-    rle : RunLengths
-
-    Returns
-    -------
-    (H, W) array of bool
-
-    Raises
-    ------
-    InputError
-        If the runs do not fill the mask.
-    """
-    height, width = rle["size"]
-    counts = np.asarray(rle["counts"], np.int64)
-    if (counts < 0).any() or counts.sum() != height * width:
-        raise InputError(
-            f"runs of {counts.sum()} px in total for a mask of {height} x {width} px; "
-            "their sum must be its area"
-        )
-    values = np.repeat(np.arange(counts.size) % 2 == 1, counts)
-    return values.reshape((height, width), order="F")
 
 
 def remove_small(

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -18,8 +16,6 @@ from napari_sam.masks import (
     boxes_of,
     mask_iou,
     remove_small,
-    rle_decode,
-    rle_encode,
     stability_scores,
 )
 from napari_sam.tiling import Box
@@ -30,17 +26,6 @@ neighbours = {
     4: [(-1, 0), (1, 0), (0, -1), (0, 1)],
     8: [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx],
 }
-
-
-def runs_by_hand(mask: np.ndarray) -> list[int]:
-    counts, current, length = [], False, 0
-    for x in range(mask.shape[1]):
-        for y in range(mask.shape[0]):
-            if mask[y, x] != current:
-                counts.append(length)
-                current, length = not current, 0
-            length += 1
-    return [*counts, length]
 
 
 def parts_by_hand(mask: np.ndarray, n_neighbours: int) -> list[set[tuple[int, int]]]:
@@ -57,29 +42,6 @@ def parts_by_hand(mask: np.ndarray, n_neighbours: int) -> list[set[tuple[int, in
             front.extend(near)
         parts.append(part)
     return parts
-
-
-class TestRunLengths:
-    @given(masks)
-    def test_are_those_counted_by_hand(self, mask):
-        rle = rle_encode(mask)
-        assert rle == {"size": list(mask.shape), "counts": runs_by_hand(mask)}
-
-    @given(hnp.arrays(bool, st.tuples(st.integers(0, 40), st.integers(0, 40))))
-    def test_round_trip_through_json(self, mask):
-        back = rle_decode(json.loads(json.dumps(rle_encode(mask))))
-        assert back.dtype == bool
-        assert np.array_equal(back, mask)
-
-    def test_a_known_mask(self):
-        mask = np.array([[0, 0, 1], [0, 1, 1]], bool)
-        assert rle_encode(mask) == {"size": [2, 3], "counts": [3, 3]}
-        assert rle_encode(~mask) == {"size": [2, 3], "counts": [0, 3, 3]}
-
-    @pytest.mark.parametrize("counts", [[3], [3, 4], [7, -1], []])
-    def test_that_do_not_fill_the_mask_are_an_error(self, counts):
-        with pytest.raises(InputError, match="mask of 2 x 3 px"):
-            rle_decode({"size": [2, 3], "counts": counts})
 
 
 class TestBoxes:

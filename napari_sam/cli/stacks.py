@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 Axis = Literal["z", "t"]
 Along = Literal["z", "t", "both"]
-_LINKING = "Linking"
 
 MaxGap = Annotated[
     int,

@@ -105,12 +105,6 @@ class Overlaps:
         n_matched = len(self.match(threshold))
         return n_matched / (total - n_matched) if total else 1.0
 
-    def best_iou(self) -> NDArray[np.float64]:
-        """Largest IoU of each true object with any found one, (N,) float64."""
-        best = np.zeros(len(self.truth_ids))
-        np.maximum.at(best, self.truth, self.iou)
-        return best
-
 
 def overlaps(truth: ArrayLike, found: ArrayLike) -> Overlaps:
     """Count the pixels that objects of two label images share.

@@ -84,16 +84,6 @@ class WeightSpec:
         return self.is_bundled or self.decoder is not None
 
     @property
-    def url(self) -> str | None:
-        """First address of the network."""
-        return self.weights.urls[0] if self.weights else None
-
-    @property
-    def mirrors(self) -> tuple[str, ...]:
-        """Further addresses of the network."""
-        return self.weights.urls[1:] if self.weights else ()
-
-    @property
     def size_bytes(self) -> int | None:
         """Size of all files, in bytes; None where a size is not known."""
         sizes = [file.size_bytes for file in self.files]

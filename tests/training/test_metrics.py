@@ -114,12 +114,6 @@ def test_accuracy_does_not_depend_on_ids_or_dtype():
     )
 
 
-def test_best_iou_of_each_true_object():
-    truth = np.array([[1, 1, 2, 2, 3]])
-    found = np.array([[1, 1, 1, 2, 0]])
-    assert overlaps(truth, found).best_iou() == pytest.approx([2 / 3, 1 / 2, 0])
-
-
 def test_iou_of_masks():
     a = np.array([1, 1, 0, 0], bool)
     b = np.array([1, 0, 1, 0], bool)

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_sam.model.config import ConvConfig
-from napari_sam.model.layers import LayerNorm2d, LocalGroupNorm, in_pieces
+from napari_sam.model.layers import LayerNorm2d, LocalGroupNorm, infers_on_cpu
 
 
 class ConvEncoder(nn.Module):
@@ -244,4 +244,4 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same; on a CPU that does not train in float32."""
         change = self.norm(self.second(self.first(x)))
-        return F.relu((x.float() if in_pieces(x) else x) + change)
+        return F.relu((x.float() if infers_on_cpu(x) else x) + change)

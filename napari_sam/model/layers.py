@@ -21,8 +21,12 @@ TILE = 2**19
 MLP_ROWS = 1024
 
 
-def in_pieces(x: Tensor) -> bool:
-    """Whether small pieces are faster: on a CPU, without gradients."""
+def infers_on_cpu(x: Tensor) -> bool:
+    """Whether this is a CPU that answers and does not train.
+
+    Small pieces, which stay in its cache, are faster there then, and sums may stay in
+    float32 at little cost.
+    """
     return x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
@@ -125,7 +129,7 @@ class MLPBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
-        if not in_pieces(x):
+        if not infers_on_cpu(x):
             return self._map(x)
         parts = x.flatten(0, -2).split(MLP_ROWS)
         if len(parts) == 1:
@@ -185,7 +189,7 @@ class RelPosAttention(nn.Module):
         height, width = qkv.shape[1:3]
         by_row = relative_positions(self.rel_pos_h, height)
         by_column = relative_positions(self.rel_pos_w, width)
-        if not in_pieces(qkv):
+        if not infers_on_cpu(qkv):
             attended = attend(qkv, self.num_heads, by_row, by_column)
         else:
             attended = attend_in_tiles(qkv, self.num_heads, by_row, by_column)
@@ -360,7 +364,7 @@ def window_partition(
     pad_h, pad_w = -height % window, -width % window
     padded = height + pad_h, width + pad_w
     rows, columns = padded[0] // window, padded[1] // window
-    if in_pieces(x) and (pad_h or pad_w):
+    if infers_on_cpu(x) and (pad_h or pad_w):
         windows = x.new_empty(batch, rows, columns, window, window, dim)
         filling = 0.0 if padding is None else padding
         windows[:, -1, :, window - pad_h :] = filling

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from napari_sam.errors import InputError
 from napari_sam.model.affinity import Affinity, Details, Quality, Seeds
-from napari_sam.model.layers import LayerNorm2d, MLPBlock, in_pieces
+from napari_sam.model.layers import LayerNorm2d, MLPBlock, infers_on_cpu
 
 # Places that a CPU works on at once (one whole crop), and of those the ones that it
 # upscales at once: what is in between then stays in its caches, in memory that is
@@ -240,7 +240,7 @@ class MaskDecoder(nn.Module):
         n, step = len(sparse), max(1, CPU_PLACES // prepared.source.shape[1])
         if len(prepared.source) == 1:
             step *= CPU_TOGETHER
-        if not in_pieces(sparse) or n <= step:
+        if not infers_on_cpu(sparse) or n <= step:
             return self._decode(prepared, sparse, answers, seeds, worth)
         height, width = prepared.size
         logits = sparse.new_empty(n, len(answers), 4 * height, 4 * width)
@@ -303,7 +303,7 @@ class MaskDecoder(nn.Module):
         tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
         wanted = [0, *(1 + i for i in answers)]
         n, step = len(sparse), max(1, CPU_PLACES // prepared.source.shape[1])
-        step = step if in_pieces(sparse) else n
+        step = step if infers_on_cpu(sparse) else n
         parts = [slice(first, first + step) for first in range(0, n, step)]
         attended: tuple[Tensor, list[Tensor]] = self.transformer(
             prepared, tokens, wanted, parts
@@ -361,7 +361,7 @@ class MaskDecoder(nn.Module):
         for image in images:
             rows = filters[start : start + len(image)]
             start += len(image)
-            if not in_pieces(image):
+            if not infers_on_cpu(image):
                 found.append(drawn(image, rows))
             elif len(image):
                 places = image.split(max(1, CPU_DRAWN // len(image)), dim=1)
@@ -381,7 +381,7 @@ def _products(rows: Tensor, places: Tensor) -> Tensor:
         all_at_once = F.linear(rows.flatten(0, 1), places[0])
         each: Tensor = all_at_once.unflatten(0, rows.shape[:2])
         return each
-    if not in_pieces(rows):
+    if not infers_on_cpu(rows):
         return rows @ places.mT
     # A batched product in bfloat16 would turn the places round first, which takes a
     # CPU longer than the product itself.
@@ -393,7 +393,7 @@ def _rows_and_columns(logits: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = size
     # row: cell, half, half of the half; column likewise
     parts = logits.unflatten(2, (height, width, 2, 2, 2, 2))
-    if not in_pieces(logits):
+    if not infers_on_cpu(logits):
         ordered: Tensor = parts.permute(0, 1, 2, 4, 6, 3, 5, 7)
         return ordered.flatten(5, 7).flatten(2, 4)
     # The same in a quarter of the time: runs of two numbers are slow to copy.

@@ -26,7 +26,7 @@ from napari_sam.model.layers import (
     MLP_ROWS,
     TILE,
     LayerNorm2d,
-    in_pieces,
+    infers_on_cpu,
     window_partition,
     window_unpartition,
 )
@@ -218,7 +218,7 @@ class MBConv(nn.Module):
         """Map (B, dim, H, W) to the same shape."""
         height = x.shape[2]
         convs = self.conv1, self.conv2, self.conv3
-        if not in_pieces(x) or height <= BAND or self.training:
+        if not infers_on_cpu(x) or height <= BAND or self.training:
             return _bottleneck(x, *convs)
         folded = [conv.folded(x) for conv in convs]  # once for all bands
         bands = []
@@ -306,7 +306,7 @@ class WindowAttention(nn.Module):
         heads = windows.flatten(1, 2).unflatten(2, (self.num_heads, -1))
         query, key, value = heads.transpose(1, 2).chunk(3, dim=-1)  # (n, heads, N, d)
         bias = self.attention_biases[:, self.bias_index]  # (heads, N, N)
-        if in_pieces(query):
+        if infers_on_cpu(query):
             mixed = _attend_in_groups(query, key, value, bias)
         else:
             mixed = F.scaled_dot_product_attention(
@@ -335,7 +335,7 @@ class NormMLP(nn.Module):
             for layer in (self.fc1, self.fc2)
             for parameter in (layer.weight, layer.bias)
         ]
-        if not in_pieces(x):
+        if not infers_on_cpu(x):
             return x + self._map(x, *weights)
         rows = x.flatten(0, -2)
         found = torch.empty_like(rows)

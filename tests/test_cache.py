@@ -259,6 +259,10 @@ class TestStore:
         with pytest.raises(CacheMismatchError, match="99"):
             EmbeddingCache(tmp_path / "e")
 
+    def test_a_folder_that_another_process_makes_a_store_of_will_do(self, tmp_path):
+        (tmp_path / "zarr.0123456789abcdef.partial").write_bytes(b"{")
+        assert EmbeddingCache(tmp_path).entries() == []
+
     def test_an_empty_folder_will_do(self, tmp_path):
         assert EmbeddingCache(tmp_path).entries() == []
 

@@ -397,6 +397,8 @@ def _may_hold_a_store(path: Path) -> bool:
     if not path.exists() or (path / "zarr.json").is_file():
         return True
     # others may lie inside: the plugin's own did, before it shared the user's folder
-    return path.is_dir() and all(
-        (each / "zarr.json").is_file() for each in path.iterdir()
+    is_fit = path.is_dir() and all(
+        (each / "zarr.json").is_file() or each.suffix == ".partial"
+        for each in path.iterdir()
     )
+    return is_fit or (path / "zarr.json").is_file()  # just made by another process

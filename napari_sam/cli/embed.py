@@ -53,15 +53,20 @@ def embed(
                 raise
             failures.append((str(each.name), str(error)))
             facts = {"image": str(each.name), "error": str(error)}
+        failures += [(str(each.name), text) for text in facts.get("failed", ())]
         if as_json:
             print_record(facts)
         elif "error" not in facts:
+            lost = f", {len(facts['failed'])} failed" if facts["failed"] else ""
             typer.echo(
                 f"{each.name}: {facts['crops']} crops, {facts['skipped']} of them "
-                f"background, in {facts['seconds']:.1f} s -> {store.path}"
+                f"background{lost}, in {facts['seconds']:.1f} s -> {store.path}"
             )
     if failures:
-        typer.echo(f"{len(failures)} of {len(found)} images failed:", err=True)
+        n_images = len({name for name, _ in failures})
+        typer.echo(
+            f"{n_images} of {len(found)} images failed, or parts of them:", err=True
+        )
         print_table(failures, err=True)
         sys.exit(1)
 
@@ -73,31 +78,36 @@ def _embed_file(
     opening: ImageOptions,
     all_crops: bool,
 ) -> dict[str, Any]:
-    from napari_sam.engine.embed import embed as embed_plane
+    from napari_sam.engine.embed import open_plane
     from napari_sam.engine.files import open_file
     from napari_sam.engine.jobs import run
 
     start = time.perf_counter()
     opened = open_file(image.path, sam, opening)
     states: list[str] = []
-    for plane in opened.planes:
-        embedding = run(
-            embed_plane(
-                opened.source,
-                sam,
-                cache=store,
-                grid=opened.grid,
-                plane=plane,
-                intensity=opened.intensity,
-                skip_background=not all_crops,
-            )
+    reasons: list[str] = []
+    for t, z in opened.planes:
+        embedding = open_plane(
+            opened.source,
+            sam,
+            cache=store,
+            grid=opened.grid,
+            plane=(t, z),
+            intensity=opened.intensity,
         )
+        failed: dict[int, str] = {}
+        run(embedding.fill(skip_background=not all_crops, failed=failed))
+        reasons += [
+            f"frame {t} slice {z} crop {crop}: {reason}"
+            for crop, reason in sorted(failed.items())
+        ]
         states += [embedding.state(crop) for crop in embedding.grid]
     return {
         "image": str(image.name),
         "planes": len(opened.planes),
         "crops": len(states),
         "skipped": states.count("skipped"),
+        "failed": reasons,
         "seconds": round(time.perf_counter() - start, 3),
         "cache": str(store.path),
     }

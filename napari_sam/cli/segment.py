@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import sys
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,16 +12,19 @@ import typer
 
 from napari_sam.cli import options as o
 from napari_sam.cli.records import print_record, print_table, work_through
-from napari_sam.errors import InputError
+from napari_sam.errors import FileError, FormatError, InputError, NapariSamError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from napari_sam.cache import EmbeddingCache
     from napari_sam.engine.automatic import AutomaticConfig
+    from napari_sam.engine.batch import Report
     from napari_sam.engine.cluster import Cluster
     from napari_sam.engine.files import ImageOptions, Outputs
     from napari_sam.engine.inputs import InputImage
+    from napari_sam.engine.jobs import Job
+    from napari_sam.engine.plan import PlannedImage
     from napari_sam.model import Sam
 
 Mode = Literal["proposals", "grid"]
@@ -136,7 +140,7 @@ def segment(
         bool,
         typer.Option(
             "--only-failed",
-            help="Only images of which crops failed before.",
+            help="Only images that failed before, as a whole or in part.",
             rich_help_panel=_WORK,
         ),
     ] = False,
@@ -195,7 +199,7 @@ def segment(
     if only_failed:
         work = [(each, to) for each, to in work if _has_failed(to)]
     if not work:
-        typer.echo("nothing to do: no crop of these images has failed", err=True)
+        typer.echo("nothing to do: none of these images has failed", err=True)
         return
     sam = load_model(model, device=device, precision=precision)
     if plan:
@@ -226,7 +230,9 @@ def segment(
         jobs = [
             (
                 each.name,
-                start(each.path, to, sam, each.chosen(opening), config, **how),
+                _noted(
+                    start(each.path, to, sam, each.chosen(opening), config, **how), to
+                ),
             )
             for each, to in work
         ]
@@ -299,7 +305,20 @@ def _has_failed(outputs: Outputs) -> bool:
     from napari_sam.engine.manifest import Manifest
 
     manifest = Manifest.read(outputs.manifest)
-    return manifest is not None and bool(manifest.failed)
+    return manifest is not None and not manifest.is_complete
+
+
+def _noted(job: Job[Report], outputs: Outputs) -> Job[Report]:
+    """Do the work of an image; if its file cannot be used, let the manifest say so."""
+    from napari_sam.engine.manifest import Manifest
+
+    try:
+        return (yield from job)
+    except (FormatError, OSError) as error:
+        if not outputs.labels.exists():  # they may be the reason, and of others
+            with suppress(FileError):  # where nothing can be written, that is told
+                Manifest.note_failure(outputs.manifest, str(error))
+        raise
 
 
 def _cluster(
@@ -330,12 +349,20 @@ def _print_plan(
 ) -> None:
     from napari_sam.engine.plan import plan_image, time_crop
 
-    planned = [
-        plan_image(each.path, to, sam, each.chosen(options), config)
-        for each, to in work
-    ]
-    first = work[0][0]
-    seconds = time_crop(first.path, sam, first.chosen(options), config)
+    planned: list[PlannedImage] = []
+    failures: list[tuple[str, str]] = []
+    seconds = 0.0
+    for each, to in work:
+        try:
+            image = plan_image(each.path, to, sam, each.chosen(options), config)
+            if not planned:
+                seconds = time_crop(each.path, sam, each.chosen(options), config)
+        except (NapariSamError, OSError) as error:
+            if len(work) == 1:
+                raise
+            failures.append((str(each.name), str(error)))
+        else:
+            planned.append(image)
     rows = [("image", "planes", "px", "crops", "left", "to read", "labels", "time")]
     for image in planned:
         n_frames, n_slices, height, width = image.shape
@@ -369,6 +396,10 @@ def _print_plan(
             f"{total} crops at {seconds:.2f} s each, as measured on one of them: "
             f"{_duration(total * seconds)} with one worker"
         )
+    if failures:
+        typer.echo(f"{len(failures)} of {len(work)} images cannot be used:", err=True)
+        print_table(failures, err=True)
+        sys.exit(1)
 
 
 def _megabytes(n_bytes: int) -> str:

@@ -32,7 +32,13 @@ from napari_sam.engine.jobs import Job, Step, device_errors, job
 from napari_sam.engine.pipeline import Stages, work_ahead
 from napari_sam.engine.pixels import CropPixels, read_crop
 from napari_sam.engine.turn import turn_of
-from napari_sam.errors import CacheMismatchError, InputError, NapariSamWarning
+from napari_sam.errors import (
+    CacheMismatchError,
+    FileError,
+    FormatError,
+    InputError,
+    NapariSamWarning,
+)
 from napari_sam.images import ImageSource, Intensity, find_intensity
 from napari_sam.images.background import MIN_CONTRAST
 from napari_sam.readers import open_image
@@ -223,7 +229,11 @@ class PlaneEmbedding:
 
     @job
     def fill(
-        self, *, batch: int | None = None, skip_background: bool = False
+        self,
+        *,
+        batch: int | None = None,
+        skip_background: bool = False,
+        failed: dict[int, str] | None = None,
     ) -> Job[None]:
         """Encode and store every crop that is missing.
 
@@ -237,11 +247,14 @@ class PlaneEmbedding:
         skip_background : bool, default False
             Record crops that show nothing, and do not encode them. Without it those
             are encoded, too, that were skipped before.
+        failed : dict of int to str, optional
+            Takes crops of which the pixels cannot be read, with the reason; the others
+            are encoded all the same. Default: the first of them ends it.
 
         Yields
         ------
         Step
-            After crops are stored or skipped; its value is their list.
+            After crops are stored, skipped or failed; its value is their list.
 
         Raises
         ------
@@ -269,7 +282,8 @@ class PlaneEmbedding:
 
         def read(crop: Crop) -> CropPixels | None:
             # another process, or a click, may have been faster
-            return None if self.state(crop) == "done" else self._read(crop)
+            is_done = self.state(crop) == "done"
+            return None if is_done else self._read_or_note(crop, failed)
 
         def encode(
             crops: list[Crop], parts: list[CropPixels | None]
@@ -370,6 +384,18 @@ class PlaneEmbedding:
             band=self.grid.size,
             is_sealed=is_sealed,
         )
+
+    def _read_or_note(
+        self, crop: Crop, failed: dict[int, str] | None
+    ) -> CropPixels | None:
+        """Read a crop; note why it cannot be read where there is a place for it."""
+        try:
+            return self._read(crop)
+        except (FormatError, FileError) as error:
+            if failed is None:
+                raise
+            failed[crop.index] = str(error)
+            return None
 
     def _encode_in_turn(
         self, parts: list[CropPixels | None], skip_background: bool

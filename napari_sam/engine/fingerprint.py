@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from napari_sam.errors import FormatError
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def fingerprint_plane(
     -------
     dict
         JSON values. ``covers`` is "all pixels" up to 32 MiB; else "sample": nine
-        blocks of 256 x 256 px spread over the plane, and the size of the file.
+        blocks of 256 x 256 px spread over the plane, and the size of the file. It is
+        "nothing" if some of these pixels cannot be decoded: others may, and whoever
+        reads crops will say which.
     """
     dtype = np.dtype(source.array.dtype)
     height, width = source.plane_shape
@@ -54,15 +57,20 @@ def fingerprint_plane(
     is_whole = n_bytes <= FULL_BYTES
     boxes = [Box.whole(source.plane_shape)] if is_whole else _sample_boxes(source)
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for box in boxes:
-        pixels = source.read(box, plane, channels=channels)
-        digest.update(np.ascontiguousarray(pixels).data)
+    covers = "all pixels" if is_whole else "sample"
+    try:
+        for box in boxes:
+            pixels = source.read(box, plane, channels=channels)
+            digest.update(np.ascontiguousarray(pixels).data)
+    except FormatError:
+        covers, digest = "nothing", hashlib.blake2b(digest_size=_DIGEST_BYTES)
     file_bytes = None
-    if not is_whole and source.path is not None and source.path.is_file():
-        file_bytes = source.path.stat().st_size
+    path = source.path
+    if covers != "all pixels" and path is not None and path.is_file():
+        file_bytes = path.stat().st_size
     return {
         "blake2b": digest.hexdigest(),
-        "covers": "all pixels" if is_whole else "sample",
+        "covers": covers,
         "shape": [height, width],
         "channels": list(channels),
         "dtype": dtype.str,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_sam.errors import InputError, MissingFileError
+from napari_sam.errors import FormatError, InputError, MissingFileError
 from napari_sam.readers import list_images
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ def find_inputs(
 
 def _images(path: Path) -> Iterator[InputImage]:
     if _is_zarr(path):
-        names = list_images(path)
-        several = len(names) > 1
-        yield from (InputImage(path, name if several else None) for name in names)
+        yield from (InputImage(path, name) for name in _names(path))
         return
     if path.is_dir():
         found = [each for each in sorted(path.iterdir()) if _is_image(each)]
@@ -136,6 +134,16 @@ def _is_result(path: Path, found: Sequence[InputImage]) -> bool:
         for each in found
         if _RESULTS.fullmatch(each.path.name) is None
     )
+
+
+def _names(path: Path) -> tuple[str | None, ...]:
+    """Name the images of a Zarr; None for the only one."""
+    try:
+        names = list_images(path)
+    except FormatError:
+        # no reason to leave out all others: whoever opens it will be told
+        return (None,)
+    return names if len(names) > 1 else (None,)
 
 
 def _is_image(path: Path) -> bool:

@@ -5,7 +5,8 @@ be killed at any moment: at worst one crop is done again. The last line about a 
 counts; a line that was cut off by a crash is passed over.
 
 The first line names the work, by a digest of all that the labels depend on. Results
-of other settings are never taken for those that are wanted.
+of other settings are never taken for those that are wanted. An image that could not be
+opened has a manifest, too, with an empty digest and the reason.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_sam.errors import FileError
-from napari_sam.writers.atomic import atomic
+from napari_sam.writers.atomic import atomic, make_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,6 +125,22 @@ class Manifest:
             part.write_text(json.dumps(header) + "\n", "utf-8")
         return cls(path, key, {}, None)
 
+    @classmethod
+    def note_failure(cls, path: Path, reason: str) -> None:
+        """Say that an image could not be worked on, unless its work has begun.
+
+        Parameters
+        ----------
+        path : Path
+            The file; its folder is made.
+        reason : str
+            Why.
+        """
+        if path.exists():
+            return
+        make_folder(path.parent)
+        _append(cls.open(path, "").path, {"image": reason})
+
     @property
     def failed(self) -> list[CropRecord]:
         """Crops that failed, in order."""
@@ -137,32 +154,33 @@ class Manifest:
 
     def add(self, record: CropRecord) -> None:
         """Say what became of a crop."""
-        self._append(asdict(record))
+        _append(self.path, asdict(record))
         self.records[record.place] = record
         self.n_objects = None
 
     def finish(self, n_objects: int) -> None:
         """Say that the labels are written."""
-        self._append({"labels": n_objects})
+        _append(self.path, {"labels": n_objects})
         self.n_objects = n_objects
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        try:
-            with self.path.open("ab+") as file:
-                size = file.seek(0, os.SEEK_END)
-                if size:
-                    file.seek(size - 1)
-                    # a line that a crash cut off must not swallow this one
-                    is_cut = file.read(1) != b"\n"
-                    if is_cut:
-                        file.write(b"\n")
-                file.write(json.dumps(entry).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise FileError(
-                error.errno, f"cannot write, {error.strerror}", str(self.path)
-            ) from error
+
+def _append(path: Path, entry: dict[str, Any]) -> None:
+    try:
+        with path.open("ab+") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(size - 1)
+                # a line that a crash cut off must not swallow this one
+                is_cut = file.read(1) != b"\n"
+                if is_cut:
+                    file.write(b"\n")
+            file.write(json.dumps(entry).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise FileError(
+            error.errno, f"cannot write, {error.strerror}", str(path)
+        ) from error
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

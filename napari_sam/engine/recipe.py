@@ -294,16 +294,9 @@ def _with_mode(
 def _fingerprint(opened: OpenedFile) -> dict[str, Any]:
     scale = 1.0 if opened.grid is None else opened.grid.zoom
     level = opened.source.level_for((scale, scale))
-    try:
-        return fingerprint_plane(
-            opened.source.level(level), opened.planes[0], opened.intensity.channels
-        )
-    except FormatError:
-        # some pixels cannot be decoded; others may, and the crops will say which
-        path = opened.source.path
-        n_bytes = path.stat().st_size if path is not None and path.is_file() else None
-        shape = list(opened.source.plane_shape)
-        return {"covers": "nothing", "shape": shape, "file_bytes": n_bytes}
+    return fingerprint_plane(
+        opened.source.level(level), opened.planes[0], opened.intensity.channels
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_sam.engine.automatic import object_table
 from napari_sam.engine.records import MOST_NOTED, ObjectRecord, as_notes
-from napari_sam.errors import InputError
+from napari_sam.errors import FormatError, InputError
 from napari_sam.images import ImageSource, read_rgb
 from napari_sam.stitch import Painting, find_seams
 from napari_sam.tiling import Box
@@ -32,6 +34,9 @@ MAX_OVERLAY_PIXELS = 10**8
 
 # What is read at a time where a format asks for one chunk after the other.
 _CHUNK = 1024
+
+# Side of the parts of a damaged picture that are tried one by one.
+_PART = 256
 
 
 class LabelStack:
@@ -176,12 +181,26 @@ def write_labels(
         save_measurements(table, outputs.measurements, overwrite=overwrite)
     if outputs.overlay is not None:
         save_overlay(
-            read_rgb(source, opened.intensity, plane=opened.planes[0]),
+            _picture(opened),
             ids.read(),
             outputs.overlay,
             pixel_size_um=stack_size_um(source),
             overwrite=overwrite,
         )
+
+
+def _picture(opened: OpenedFile) -> NDArray[np.uint8]:
+    """Read the first plane as RGB; parts that cannot be decoded are black."""
+    source, (plane, *_) = opened.source, opened.planes
+    with suppress(FormatError):
+        return read_rgb(source, opened.intensity, plane=plane)
+    height, width = source.plane_shape
+    rgb = np.zeros((height, width, 3), np.uint8)
+    for y, x in product(range(0, height, _PART), range(0, width, _PART)):
+        box = Box(y, x, y + _PART, x + _PART).clip((height, width))
+        with suppress(FormatError):
+            rgb[box.slices] = read_rgb(source, opened.intensity, box, plane)
+    return rgb
 
 
 def _records(

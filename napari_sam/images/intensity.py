@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_sam.errors import InputError, NapariSamWarning
+from napari_sam.errors import FormatError, InputError, NapariSamWarning
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -116,11 +116,14 @@ def find_intensity(
     InputError
         If a channel does not exist, if the percentiles do not rise, if the limits
         do not fit, or if a channel holds no finite number.
+    FormatError
+        If nothing that is looked at can be decoded.
 
     Warns
     -----
     NapariSamWarning
-        If a channel is constant, or holds values that are not finite.
+        If a channel is constant, or holds values that are not finite, or if parts of
+        the image cannot be decoded.
     """
     numbers = (
         tuple(range(source.n_channels))
@@ -249,17 +252,37 @@ def _find_limits(
         return ((0.0, 1.0),) * len(channels)
     if source.is_rgb and dtype == np.uint8:
         return ((0.0, 255.0),) * len(channels)
-    blocks = [
-        source.read(box, plane, channels=channels).reshape(-1, len(channels))
-        for plane, box in _sample_blocks(source)
-    ]
-    sample = np.concatenate(blocks)
+    sample = _sample(source, channels)
     if source.is_rgb:
         return (_limits(sample, percentiles, source.name),) * len(channels)
     return tuple(
         _limits(sample[:, i], percentiles, f"channel {c} of {source.name}")
         for i, c in enumerate(channels)
     )
+
+
+def _sample(source: ImageSource, channels: tuple[int, ...]) -> NDArray[Any]:
+    """Read pixels of each channel, (n, channels); a damaged block is left out."""
+    blocks: list[NDArray[Any]] = []
+    damage: list[FormatError] = []
+    for plane, box in _sample_blocks(source):
+        try:
+            pixels = source.read(box, plane, channels=channels)
+        except FormatError as error:
+            damage.append(error)
+        else:
+            blocks.append(pixels.reshape(-1, len(channels)))
+    if not blocks:
+        raise damage[0]
+    if damage:
+        n_blocks = len(blocks) + len(damage)
+        warnings.warn(
+            f"{len(damage)} of {n_blocks} parts of {source.name} that were looked at "
+            f"for contrast limits are left out: {damage[0]}",
+            NapariSamWarning,
+            stacklevel=4,
+        )
+    return np.concatenate(blocks)
 
 
 def _limits(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from napari_sam.errors import FormatError, InputError
+from napari_sam.errors import FileError, FormatError, InputError
 from napari_sam.images.source import block_length
 
 if TYPE_CHECKING:
@@ -119,10 +119,22 @@ class FileArray:
         return dtype.newbyteorder("=")
 
     def __getitem__(self, index: Any, /) -> np.ndarray[Any, Any]:
-        """Read a region; raise FormatError if it cannot be decoded."""
+        """Read a region.
+
+        Raises
+        ------
+        FormatError
+            If it cannot be decoded.
+        FileError
+            If the file cannot be read at the moment: its disk or share is gone.
+        """
         try:
             return np.asarray(self.array[index]).astype(self.dtype, copy=False)
         except BROKEN as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise FileError(
+                    error.errno, f"cannot be read ({error.strerror})", str(self.path)
+                ) from error
             raise FormatError(
                 f"{self.path} cannot be decoded at {index} ({error}); the file is "
                 "damaged, get a fresh copy"

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import csv
 import math
+import warnings
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from skimage.measure import regionprops_table
 from skimage.segmentation import relabel_sequential
 
-from napari_sam.errors import InputError
-from napari_sam.tiling import Box
+from napari_sam.errors import FormatError, InputError, NapariSamWarning
 from napari_sam.writers.atomic import atomic, checked_path
 from napari_sam.writers.objects import image_source, label_source, windows
 from napari_sam.writers.scale import sizes_um, stack_size_um
@@ -145,17 +145,23 @@ def measure_objects(
     -------
     dict of str to (n_objects,) array
         As from `measure`, sorted by plane and object. A stack is measured plane by
-        plane, and has the columns ``frame`` and ``slice``.
+        plane, and has the columns ``frame`` and ``slice``. Intensities are NaN near
+        pixels that cannot be decoded.
 
     Raises
     ------
     InputError
         If the labels are none, or the image is another's.
+
+    Warns
+    -----
+    NapariSamWarning
+        If some pixels of the image cannot be decoded.
     """
     labels = label_source(labels, pixel_size_um)
     image = None if image is None else image_source(image, labels)
     none = np.zeros((1, 1), np.uint8)
-    pixels = None if image is None else image.read(Box(0, 0, 1, 1))
+    pixels = None if image is None else _nothing_of(image)
     columns = _measure_source(none, pixels, labels, image)  # with no row
     tables = [{**columns, "frame": columns["object"], "slice": columns["object"]}]
     for window in windows(labels):
@@ -191,13 +197,28 @@ def measure_window(
     dict of str to (n_objects,) array
         As from `measure`, in plane pixels, in the order of `Window.ids`.
     """
-    pixels = None if image is None else image.read(window.box, window.plane)
+    pixels = None if image is None else _read(image, window)
     table = _measure_source(window.numbers, pixels, labels, image)
     table["object"] = window.ids
     for axis, start in (("y", window.box.y0), ("x", window.box.x0)):
         for name in (axis, f"{axis}0", f"{axis}1"):
             table[name] = table[name] + start
     return table
+
+
+def _nothing_of(image: ImageSource) -> NDArray[Any]:
+    return np.zeros((1, 1, image.n_channels), image.array.dtype)
+
+
+def _read(image: ImageSource, window: Window) -> NDArray[Any]:
+    """Read the pixels of a window; NaN if they cannot be decoded."""
+    try:
+        return image.read(window.box, window.plane)
+    except FormatError as error:
+        warnings.warn(
+            f"objects without intensities: {error}", NapariSamWarning, stacklevel=2
+        )
+        return np.full((*window.box.shape, image.n_channels), np.nan)
 
 
 def _measure_source(

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+from typing import TYPE_CHECKING
+
+import numpy as np
 import pytest
 
-from napari_sam.errors import InputError
-from napari_sam.readers.stored import known_axes, level_sizes_um, micrometres
+from napari_sam.errors import FileError, FormatError, InputError
+from napari_sam.readers.stored import (
+    FileArray,
+    known_axes,
+    level_sizes_um,
+    micrometres,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -67,3 +79,23 @@ def test_converts_lengths(
 ) -> None:
     length = micrometres(value, unit)
     assert length == (None if expected is None else pytest.approx(expected))
+
+
+def test_damage_and_a_share_that_is_gone_are_told_apart(tmp_path: Path) -> None:
+    class Array:
+        shape, dtype = (4, 4), np.dtype(np.uint8)
+
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+
+        def __getitem__(self, index):
+            raise self.error
+
+    for error, kind in [
+        (OSError(errno.EIO, "Input/output error"), FileError),
+        (OSError("broken data stream"), FormatError),  # as Pillow has it
+        (ValueError("bad checksum"), FormatError),
+    ]:
+        with pytest.raises(kind) as raised:
+            FileArray(Array(error), tmp_path / "a.tif")[0]
+        assert isinstance(raised.value, FileError) == (kind is FileError)

@@ -25,13 +25,11 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_sam.samples import histology, mosaic
-from napari_sam.widgets.automatic_panel import AutomaticPanel
-from napari_sam.widgets.dock import SegmentAnything
-from napari_sam.widgets.prompt_panel import PromptPanel
-from napari_sam.widgets.save_panel import SavePanel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from napari_sam.widgets.dock import SegmentAnything
 
 PATIENCE_S = 300.0
 PARTS = ["clicks", "search", "several", "large"]
@@ -130,14 +128,20 @@ def click(dock: SegmentAnything, place: tuple[float, float]) -> float:
 
 
 def measure_opening(viewer: napari.Viewer) -> tuple[SegmentAnything, Pulse]:
-    """Open the dock beside the histology section; load the model."""
+    """Open the dock beside the histology section, imports included; load the model."""
     viewer.add_image(histology(), rgb=True)
     rest(1)
     start = time.perf_counter()
+    from napari_sam.widgets.dock import SegmentAnything
+
     dock = SegmentAnything(viewer)
     viewer.window.add_dock_widget(dock, name="Segment Anything")
     QApplication.processEvents()
     say("open the dock", [1e3 * (time.perf_counter() - start)])
+    wait_for(lambda: dock.bridge.prompts.tool == "points")
+    say("  and until it takes clicks", [1e3 * (time.perf_counter() - start)])
+    from napari_sam.widgets.save_panel import SavePanel
+
     dock.panel(SavePanel).autosave.setChecked(False)
     pulse = Pulse()
     wait_for(lambda: dock.network.planes is not None)
@@ -171,6 +175,8 @@ def measure_clicks(dock: SegmentAnything, pulse: Pulse) -> None:
 
 def measure_search(dock: SegmentAnything, pulse: Pulse) -> None:
     """Search everything, and keep it."""
+    from napari_sam.widgets.automatic_panel import AutomaticPanel
+
     panel = dock.open_panel(AutomaticPanel)
     rest(0.5)  # the layer of candidates is made once the panel is drawn
     pulse.reset()
@@ -196,6 +202,8 @@ def measure_search(dock: SegmentAnything, pulse: Pulse) -> None:
 
 def measure_large(viewer: napari.Viewer, dock: SegmentAnything) -> None:
     """Keep objects in labels as large as the mosaic, and take them back."""
+    from napari_sam.widgets.prompt_panel import PromptPanel
+
     image = viewer.add_image(mosaic(), rgb=True, multiscale=True)
     dock.bridge.choose_image(image)
     scene = viewer.scene if hasattr(viewer, "scene") else viewer

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-from skimage.draw import polygon2mask
 
 from napari_sam.errors import InputError
 from napari_sam.labels import box_around, central_point
 from napari_sam.prompts.prompt import Prompts
+from napari_sam.prompts.regions import points_along
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 ShapeKind: TypeAlias = Literal["box", "area", "line"]
 
 _ELLIPSE_CORNERS = 48
-_LINE_POINTS = 5  # a scribble says as much as a few points along it (ours)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,6 +229,8 @@ def rasterised(corners: ArrayLike, shape: tuple[int, int]) -> PlaneMask | None:
     box = _pixels_around(array, shape)
     if not box.area:
         return None
+    from skimage.draw import polygon2mask  # slow to import
+
     mask = polygon2mask(box.shape, array - (box.y0, box.x0))
     tight = box_around(mask)
     if tight is None:
@@ -261,7 +262,7 @@ def _ask(
 ) -> Question | None:
     """Return the question that a shape asks; None if it lies beside the plane."""
     if drawn.kind == "line":
-        along = _along(drawn.corners)
+        along = points_along(drawn.corners)
         along = along[_inside(along, shape)]
         if not len(along):
             return None
@@ -308,15 +309,6 @@ def _owners(points: NDArray[np.float32], shapes: Sequence[Shape]) -> NDArray[np.
     # nearest first; of several that hold the point the smallest
     order = np.lexsort((np.broadcast_to(area, far.shape), far), axis=1)
     return order[:, 0]
-
-
-def _along(line: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a few points at equal distances along a line."""
-    steps = np.hypot(*np.diff(line, axis=0).T)
-    at = np.concatenate([[0], np.cumsum(steps)])
-    wanted = np.linspace(0, at[-1], 2 * _LINE_POINTS + 1)[1::2]
-    found = np.stack([np.interp(wanted, at, line[:, i]) for i in (0, 1)], axis=1)
-    return np.unique(found.astype(np.float32), axis=0)
 
 
 def _inside(points: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.bool_]:

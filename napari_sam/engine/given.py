@@ -19,6 +19,7 @@ from napari_sam.engine.request import PredictRequest, ShownMask
 from napari_sam.labels import paint_free
 from napari_sam.prompts import read_prompts
 from napari_sam.prompts.drawn import POINT, is_drawn, read_drawn
+from napari_sam.prompts.table import TABLE_ENDINGS, read_drawn_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,15 +94,17 @@ def read_given(path: Path, index: PlaneIndex) -> list[Given]:
     """
     if is_drawn(path):
         return given_by(read_drawn(path), index)
+    if path.suffix.lower() in TABLE_ENDINGS:
+        return given_by(read_drawn_table(path), index)
     return [Given(index, _draft_of(each)) for each in read_prompts(path)]
 
 
 def given_by(drawn: Drawn, index: PlaneIndex) -> list[Given]:
     """Return the objects that points or shapes of napari mean.
 
-    Each shape is an object. Points with one number in ``objects`` are an object; where
-    only their signs are known, as of the points that are clicked with, those of a
-    plane are one; else each point is an object of its own.
+    What has one number in ``objects`` is an object. Without numbers each shape is one;
+    points of which only the signs are known, as of those that are clicked with, are
+    one on each plane; else each point is an object of its own.
 
     Parameters
     ----------
@@ -114,27 +117,26 @@ def given_by(drawn: Drawn, index: PlaneIndex) -> list[Given]:
     -------
     list of Given
     """
-    found: list[Given] = []
-    points: dict[tuple[PlaneIndex, int], list[int]] = {}
-    for number, (kind, corners) in enumerate(
-        zip(drawn.kinds, drawn.corners, strict=True)
-    ):
-        place = _plane_of(corners, index)
-        if kind == POINT:
-            if drawn.objects is not None:
-                owner = drawn.objects[number]
-            else:
-                owner = number if drawn.positive is None else 0
-            points.setdefault((place, owner), []).append(number)
+    members: dict[tuple[PlaneIndex, int], list[int]] = {}
+    for number, kind in enumerate(drawn.kinds):
+        if drawn.objects is not None:
+            owner = drawn.objects[number]
+        elif kind == POINT and drawn.positive is not None:
+            owner = -1
         else:
-            shape = read_shape(kind, _on_plane(corners, index))
-            found.append(Given(place, Draft(shapes=(shape,))))
-    for (place, _), members in points.items():
-        at = np.concatenate([_on_plane(drawn.corners[i], index) for i in members])
-        signs = np.ones(len(members), bool)
-        if drawn.positive is not None:
-            signs = np.array([drawn.positive[i] for i in members])
-        found.append(Given(place, Draft().with_points(at, signs)))
+            owner = number
+        place = _plane_of(drawn.corners[number], index)
+        members.setdefault((place, owner), []).append(number)
+    found = []
+    for (place, _), own in members.items():
+        flat = {i: _on_plane(drawn.corners[i], index) for i in own}
+        points = [i for i in own if drawn.kinds[i] == POINT]
+        signs = [drawn.positive is None or drawn.positive[i] for i in points]
+        shapes = [read_shape(drawn.kinds[i], flat[i]) for i in own if i not in points]
+        draft = Draft(shapes=tuple(shapes))
+        if points:
+            draft = draft.with_points(np.concatenate([flat[i] for i in points]), signs)
+        found.append(Given(place, draft))
     return found
 
 

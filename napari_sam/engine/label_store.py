@@ -7,6 +7,8 @@ values alone, without reading. Where each object lies is known without searching
 Chunks are small and not sharded, since a change rewrites whole shards. Averaging or
 most frequent ids were rejected for the levels: the first invents ids, the second reads
 more than the box.
+
+zarr is imported where it is used, so that a window is not kept waiting for it.
 """
 
 from __future__ import annotations
@@ -14,11 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 from scipy import ndimage
-from zarr.codecs import BloscCodec
-from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import MemoryStore
 
 from napari_sam.errors import FormatError, InputError
 from napari_sam.labels import LabelEdit, PlaneIndex, box_around, region_of
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import zarr
     from numpy.typing import ArrayLike, NDArray
 
 # Small enough that an object touches few pixels beside its own (measured: with 512 px
@@ -111,6 +110,10 @@ class LabelStore:
         """
         if len(shape) < 2 or min(shape) < 1:
             raise InputError(f"labels of shape {shape}; give (..., height, width)")
+        import zarr
+        from zarr.codecs import BloscCodec
+        from zarr.storage import MemoryStore
+
         chunks: dict[str, Any] = {}
         group = zarr.create_group(MemoryStore(chunks) if path is None else path)
         # ten times smaller than lz4 on labels, and as fast
@@ -138,6 +141,9 @@ class LabelStore:
         FormatError
             If there are none.
         """
+        from zarr.core.buffer import default_buffer_prototype
+        from zarr.storage import MemoryStore
+
         from_bytes = default_buffer_prototype().buffer.from_bytes
         chunks = {
             file.relative_to(path).as_posix(): from_bytes(file.read_bytes())
@@ -164,6 +170,8 @@ class LabelStore:
         path: str | os.PathLike[str],
         chunks: dict[str, Any] | None = None,
     ) -> LabelStore:
+        import zarr
+
         try:
             arrays = dict(zarr.open_group(place, mode="r+").arrays())
             store = cls([arrays[name] for name in sorted(arrays, key=int)], chunks)

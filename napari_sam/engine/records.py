@@ -11,9 +11,11 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_sam.errors import FormatError, file_errors
+from napari_sam.prompts.drawn import POINT, Drawn
 from napari_sam.writers.atomic import atomic
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from napari_sam.prompts import Prompts
 
 State = Literal["new", "accepted", "rejected"]
+_NAPARI = {"box": "rectangle", "area": "polygon", "line": "path"}
+
 SliceState = Literal["prompted", "computed", "bridged", "stopped", "end"]
 
 
@@ -337,3 +341,49 @@ def read_records(path: Path) -> dict[int, ObjectRecord]:
         first = str(error).partition("\n")[0]
         raise FormatError(f"{path} holds no records of objects: {first}") from error
     return {each.object_id: each for each in file.objects}
+
+
+def drawn_by(records: Iterable[ObjectRecord], *, on_plane: bool = False) -> Drawn:
+    """Return the prompts of objects as napari draws them.
+
+    Parameters
+    ----------
+    records : iterable of ObjectRecord
+    on_plane : bool, default False
+        Give (y, x) alone. Default: places on all axes of the labels.
+    """
+    kinds: list[str] = []
+    corners: list[NDArray[np.float64]] = []
+    signs: list[bool] = []
+    numbers: list[int] = []
+    for record in records:
+        given: list[tuple[str, Any, bool]] = [
+            (POINT, [at], sign)
+            for at, sign in zip(record.points, record.positive, strict=True)
+        ]
+        for each in record.shapes:
+            ends = np.array(each.corners)
+            if each.kind == "box":
+                (y0, x0), (y1, x1) = ends.min(0), ends.max(0)
+                ends = np.array([[y0, x0], [y0, x1], [y1, x1], [y1, x0]])
+            given.append((_NAPARI[each.kind], ends, True))
+        for kind, places, sign in given:
+            at = np.array(places, np.float64)
+            kinds.append(kind)
+            corners.append(at if on_plane else _on_all_axes(at, record.index))
+            signs.append(sign)
+            numbers.append(record.object_id)
+    return Drawn(tuple(kinds), tuple(corners), tuple(signs), tuple(numbers))
+
+
+def _on_all_axes(
+    places: NDArray[np.float64], index: tuple[int | None, ...]
+) -> NDArray[np.float64]:
+    sides = iter(places.T)
+    return np.stack(
+        [
+            next(sides) if each is None else np.full(len(places), float(each))
+            for each in index
+        ],
+        axis=1,
+    )

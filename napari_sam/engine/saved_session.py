@@ -3,7 +3,7 @@
     session.json       image, plane, settings, prompts that are not committed yet
     drafts.npz         the masks and logits that these prompts began with
     objects.json       how each object was made
-    prompts.csv        points and boxes of all objects, for other programs
+    prompts.csv        prompts of all objects, for other programs
 
 Label pixels are saved by whoever holds them; ``session.json`` names their file.
 """
@@ -22,12 +22,12 @@ from napari_sam.engine.draft import Draft, Feedback, PlaneMask, Shape
 from napari_sam.engine.records import (
     DrawnShape,
     asked_with,
+    drawn_by,
     read_records,
     write_records,
 )
 from napari_sam.errors import FileError, FormatError, InputError, MissingFileError
-from napari_sam.prompts.prompt import Prompts
-from napari_sam.prompts.table import write_prompts
+from napari_sam.prompts.table import write_drawn_table
 from napari_sam.tiling import Box, Crop
 from napari_sam.writers.atomic import atomic, make_folder
 
@@ -168,7 +168,7 @@ class Snapshot:
             np.savez_compressed(file, **self._arrays)
         write_records(self._records.values(), folder / OBJECTS)
         with atomic(folder / PROMPTS, overwrite=True) as part:
-            write_prompts(prompts_of(self._records), part)
+            write_drawn_table(drawn_by(self._records.values(), on_plane=True), part)
         with atomic(folder / SESSION, overwrite=True) as part:
             part.write_text(self._saved.model_dump_json(indent=1), encoding="utf-8")
 
@@ -255,18 +255,3 @@ def _draft(saved: SavedDraft, number: int, arrays: Mapping[str, Any]) -> Draft:
         start,
         feedback,
     )
-
-
-def prompts_of(records: Mapping[int, ObjectRecord]) -> list[Prompts]:
-    """Return the points and boxes of the objects that have any."""
-    found = []
-    for number, record in sorted(records.items()):
-        boxes = [s.corners for s in record.shapes if s.kind == "box"]
-        edges = None
-        if boxes:
-            corners = np.array(boxes[0])
-            edges = [*(corners.min(0) + 0.5), *(corners.max(0) + 0.5)]
-        if record.points or boxes:
-            signs = record.positive
-            found.append(Prompts(record.points, signs, edges, object_id=number))
-    return found

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
-from skimage.segmentation import watershed
 
 from napari_sam.errors import InputError
 
@@ -157,6 +156,8 @@ def split_at_points(
     ids = [object_id, *new_ids][: len(places)]
     seeds = np.zeros(labels.shape, np.int64)
     seeds[places[:, 0], places[:, 1]] = ids
+    from skimage.segmentation import watershed  # slow to import, rarely needed
+
     parts = watershed(
         -ndimage.distance_transform_edt(_framed(mask))[1:-1, 1:-1], seeds, mask=mask
     )

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_sam.errors import FormatError, file_errors
+from napari_sam.errors import FormatError, InputError, file_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -49,6 +49,16 @@ class Drawn:
     corners: tuple[NDArray[np.float64], ...]
     positive: tuple[bool, ...] | None = None
     objects: tuple[int, ...] | None = None
+
+    def of_kinds(self, *, points: bool) -> Drawn:
+        """Return the points alone, or the shapes alone."""
+        kept = [i for i, kind in enumerate(self.kinds) if (kind == POINT) == points]
+        return Drawn(
+            tuple(self.kinds[i] for i in kept),
+            tuple(self.corners[i] for i in kept),
+            None if self.positive is None else tuple(self.positive[i] for i in kept),
+            None if self.objects is None else tuple(self.objects[i] for i in kept),
+        )
 
     @classmethod
     def of_points(
@@ -130,6 +140,63 @@ def read_drawn(path: Path) -> Drawn:
         tuple(lines[each[0]]["shape-type"] for each in members.values()),
         tuple(places[each] for each in members.values()),
     )
+
+
+def write_drawn(drawn: Drawn, path: Path) -> None:
+    """Write points, or shapes, as napari saves them and opens them.
+
+    Parameters
+    ----------
+    drawn : Drawn
+        Points alone or shapes alone; napari has a file for each. Points keep the
+        features ``positive`` and ``object``, shapes have none in napari's files.
+    path : Path
+        CSV file; replaced if it exists.
+
+    Raises
+    ------
+    InputError
+        If there are both, or neither.
+    FileError
+        If the file cannot be written.
+    """
+    is_point = {kind == POINT for kind in drawn.kinds}
+    if len(is_point) != 1:
+        raise InputError(
+            f"{len(drawn.kinds)} points and shapes; a file of napari holds one or more "
+            "points, or one or more shapes"
+        )
+    axes = [f"axis-{axis}" for axis in range(drawn.corners[0].shape[1])]
+    if not is_point.pop():
+        rows: list[list[object]] = [["index", "shape-type", "vertex-index", *axes]]
+        for number, (kind, corners) in enumerate(
+            zip(drawn.kinds, drawn.corners, strict=True)
+        ):
+            places = corners.tolist()
+            rows += [[number, kind, i, *place] for i, place in enumerate(places)]
+    else:
+        features = {"positive": drawn.positive, "object": drawn.objects}
+        known = {name: each for name, each in features.items() if each is not None}
+        rows = [["index", *axes, *known]]
+        for number, corners in enumerate(drawn.corners):
+            more = [int(each[number]) for each in known.values()]
+            rows.append([number, *corners[0].tolist(), *more])
+    write_csv(rows, path)
+
+
+def write_csv(rows: Iterable[Sequence[object]], path: Path) -> None:
+    """Write lines of a table.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be written.
+    """
+    with (
+        file_errors(path, "write"),
+        path.open("w", newline="", encoding="utf-8") as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _number(text: str | None, path: Path, line: int, name: str) -> float:

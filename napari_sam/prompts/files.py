@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from napari_sam.errors import FormatError, InputError
 from napari_sam.prompts.geojson import read_geojson
 from napari_sam.prompts.imagej import read_imagej_rois
-from napari_sam.prompts.table import read_table
+from napari_sam.prompts.table import TABLE_ENDINGS, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from napari_sam.prompts.prompt import Prompts
 
 _READERS = {
-    ".csv": read_table,
-    ".tsv": read_table,
-    ".txt": read_table,
+    **dict.fromkeys(TABLE_ENDINGS, read_table),
     ".geojson": read_geojson,
     ".json": read_geojson,
     ".roi": read_imagej_rois,

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import ndimage
-from skimage.draw import polygon2mask
 
 from napari_sam.errors import InputError
 from napari_sam.prompts.prompt import Prompts
@@ -21,6 +20,8 @@ LabelsAs = Literal["points", "boxes", "both"]
 # A drawn region is looked at in a picture of at most this many pixels along a side:
 # enough to tell inside from outside (ours).
 _MAX_SIDE = 200
+
+_LINE_POINTS = 5  # a scribble says as much as a few points along it (ours)
 
 
 def prompts_from_labels(
@@ -85,6 +86,27 @@ def prompts_from_labels(
     return found
 
 
+def points_along(line: NDArray[Any]) -> NDArray[np.float32]:
+    """Return a few points at equal distances along a line.
+
+    Parameters
+    ----------
+    line : (N, 2) array, (y, x)
+        Its corners; without any there are no points.
+
+    Returns
+    -------
+    (n, 2) float32 array
+    """
+    if not len(line):
+        return np.zeros((0, 2), np.float32)
+    steps = np.hypot(*np.diff(line, axis=0).T)
+    at = np.concatenate([[0], np.cumsum(steps)])
+    wanted = np.linspace(0, at[-1], 2 * _LINE_POINTS + 1)[1::2]
+    found = np.stack([np.interp(wanted, at, line[:, i]) for i in (0, 1)], axis=1)
+    return np.unique(found.astype(np.float32), axis=0)
+
+
 def prompts_from_outline(
     rings: Sequence[NDArray[np.float64]], object_id: int | None = None
 ) -> Prompts:
@@ -109,6 +131,8 @@ def prompts_from_outline(
     InputError
         If the region has no area.
     """
+    from skimage.draw import polygon2mask  # slow to import
+
     corners = np.concatenate(rings)
     first, last = corners.min(axis=0), corners.max(axis=0)
     if (last <= first).any():

@@ -15,16 +15,24 @@ from napari_sam.errors import (
     NapariSamWarning,
     file_errors,
 )
+from napari_sam.prompts.drawn import POINT, Drawn, write_csv
 from napari_sam.prompts.prompt import Prompts
+from napari_sam.prompts.regions import points_along, prompts_from_outline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+TABLE_ENDINGS = (".csv", ".tsv", ".txt")
+
 COLUMNS = ("object", "kind", "y", "x", "positive", "y0", "x0", "y1", "x1")
 """Columns of a table of prompts."""
 
 _POINT, _BOX = ("y", "x"), ("y0", "x0", "y1", "x1")
+_SHAPES = {"area": "polygon", "line": "path"}
+"""Kinds of which each line is a corner, and what napari calls them."""
 _SIGNS = {
     **dict.fromkeys(("", "+", "1", "true", "yes", "positive"), True),
     **dict.fromkeys(("-", "0", "false", "no", "negative"), False),
@@ -98,7 +106,9 @@ def read_table(path: Path, per_unit: tuple[float, float] = (1.0, 1.0)) -> list[P
     One line is one point (columns ``y``, ``x`` and optionally ``positive``) or one
     box (``y0``, ``x0``, ``y1``, ``x1``). Lines with the same number in the column
     ``object`` belong together; without that column each line is an object.
-    The column ``kind`` (``point`` or ``box``) may be left out.
+    The column ``kind`` may be left out for ``point`` and ``box``. Lines of the kinds
+    ``area`` and ``line`` are the corners (``y``, ``x``) of what was drawn; an area
+    becomes its box and a point inside, a line a few points along it.
 
     Parameters
     ----------
@@ -121,6 +131,51 @@ def read_table(path: Path, per_unit: tuple[float, float] = (1.0, 1.0)) -> list[P
     FormatError
         If a column is missing or a line cannot be understood; names the line.
     """
+    rows = _read_rows(path)
+    return [_from_rows(number, each, per_unit) for number, each in rows.items()]
+
+
+def read_drawn_table(path: Path) -> Drawn:
+    """Read a table of prompts as it was drawn, with whole areas and lines.
+
+    Parameters
+    ----------
+    path : Path
+        As of `read_table`, in pixels.
+
+    Returns
+    -------
+    Drawn
+        Object by object; corners of boxes are their edges, as napari draws them.
+
+    Raises
+    ------
+    MissingFileError, FileError, FormatError
+        As of `read_table`.
+    """
+    kinds, corners, signs, numbers = [], [], [], []
+    for number, rows in _read_rows(path).items():
+        drawn: list[tuple[str, Any, bool]] = [
+            (POINT, [row.numbers], row.positive) for row in rows if row.is_point
+        ]
+        for row in rows:
+            if row.kind == "box":
+                y0, x0, y1, x1 = row.numbers
+                around = np.array([(y0, x0), (y0, x1), (y1, x1), (y1, x0)])
+                drawn.append(("rectangle", around - 0.5, True))
+        for kind, name in _SHAPES.items():
+            if own := [row.numbers for row in rows if row.kind == kind]:
+                drawn.append((name, own, True))
+        for name, places, sign in drawn:
+            kinds.append(name)
+            corners.append(np.array(places, np.float64))
+            signs.append(sign)
+            numbers.append(number)
+    return Drawn(tuple(kinds), tuple(corners), tuple(signs), tuple(numbers))
+
+
+def _read_rows(path: Path) -> dict[int, list[_Row]]:
+    """Read the lines of a table, by object."""
     lines = _text(path).splitlines()
     header = lines[0] if lines else ""
     delimiter = max(",;\t", key=header.count)
@@ -136,12 +191,12 @@ def read_table(path: Path, per_unit: tuple[float, float] = (1.0, 1.0)) -> list[P
     for line in reader:
         try:
             row = _Row.read(line, default_id=len(objects) + 1)
-            if row.box and any(other.box for other in objects.get(row.object_id, ())):
-                raise InputError(f"a second box for object {row.object_id}")
+            for other in objects.get(row.object_id, ()):
+                row.check_beside(other)
         except InputError as error:
             raise FormatError(f"{path}, line {reader.line_num + 1}: {error}") from error
         objects.setdefault(row.object_id, []).append(row)
-    return [_from_rows(n, rows, per_unit) for n, rows in objects.items()]
+    return objects
 
 
 def write_prompts(prompts: Iterable[Prompts], path: Path) -> None:
@@ -178,20 +233,57 @@ def write_prompts(prompts: Iterable[Prompts], path: Path) -> None:
         for (y, x), sign in zip(each.points.tolist(), signs, strict=True):
             rows.append([number, "point", y, x, sign, "", "", "", ""])
         rows.extend([number, "box", "", "", "", *box] for box in each.boxes.tolist())
-    with (
-        file_errors(path, "write"),
-        path.open("w", newline="", encoding="utf-8") as file,
+    write_csv(rows, path)
+
+
+def write_drawn_table(drawn: Drawn, path: Path) -> None:
+    """Write a table that `read_drawn_table` and `read_table` read.
+
+    Parameters
+    ----------
+    drawn : Drawn
+        On one plane: points, rectangles (with upright sides), polygons and paths, of
+        which objects are known.
+    path : Path
+        CSV file; replaced if it exists.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be written.
+    """
+    rows: list[list[object]] = [list(COLUMNS)]
+    names = {name: kind for kind, name in _SHAPES.items()}
+    n_drawn = len(drawn.kinds)
+    signs = drawn.positive or (True,) * n_drawn
+    numbers = drawn.objects or range(1, n_drawn + 1)
+    for kind, corners, sign, number in zip(
+        drawn.kinds, drawn.corners, signs, numbers, strict=True
     ):
-        csv.writer(file, lineterminator="\n").writerows(rows)
+        if kind == "rectangle":
+            edges = [*(corners.min(0) + 0.5), *(corners.max(0) + 0.5)]
+            rows.append([number, "box", "", "", "", *map(float, edges)])
+            continue
+        mark = int(sign) if kind == POINT else ""
+        for y, x in corners.tolist():
+            rows.append([number, names.get(kind, "point"), y, x, mark, *[""] * 4])
+    write_csv(rows, path)
 
 
 class _Row(NamedTuple):
-    """One line of a table: a point or a box of one object."""
+    """One line of a table: a point, a box, or a corner of a shape of one object.
+
+    `numbers` are y, x, or of a box y0, x0, y1, x1.
+    """
 
     object_id: int
-    point: tuple[float, ...]
-    positive: bool
-    box: tuple[float, ...]
+    kind: str
+    numbers: tuple[float, ...]
+    positive: bool = True
+
+    @property
+    def is_point(self) -> bool:
+        return self.kind == "point"
 
     @classmethod
     def read(cls, cells: Mapping[str | Any, str | Any], default_id: int) -> _Row:
@@ -201,8 +293,8 @@ class _Row(NamedTuple):
         kind = text.get("kind", "") or (
             "box" if any(text.get(name) for name in _BOX) else "point"
         )
-        if kind not in ("point", "box"):
-            raise InputError(f"kind {kind!r}; write point or box")
+        if kind not in ("point", "box", *_SHAPES):
+            raise InputError(f"kind {kind!r}; write point, box, area or line")
         wanted = _BOX if kind == "box" else _POINT
         numbers = _numbers([text.get(name, "") for name in wanted])
         if len(numbers) != len(wanted):
@@ -216,8 +308,19 @@ class _Row(NamedTuple):
             raise InputError(f"object {number!r}; write an integer from 1")
         if kind == "box":
             Prompts(boxes=numbers)  # raises if the box is empty
-            return cls(int(number), (), True, tuple(numbers))
-        return cls(int(number), tuple(numbers), _SIGNS[sign], ())
+        is_negative = kind == "point" and not _SIGNS[sign]
+        return cls(int(number), kind, tuple(numbers), not is_negative)
+
+    def check_beside(self, other: _Row) -> None:
+        """Raise where both are shapes, and not corners of one."""
+        if self.is_point or other.is_point:
+            return
+        if self.kind == "box" or self.kind != other.kind:
+            raise InputError(
+                f"a second {self.kind} for object {self.object_id}"
+                if self.kind == other.kind
+                else f"a {self.kind} beside the {other.kind} of object {self.object_id}"
+            )
 
 
 def _text(path: Path) -> str:
@@ -231,12 +334,22 @@ def _text(path: Path) -> str:
 def _from_rows(
     object_id: int, rows: Sequence[_Row], per_unit: tuple[float, float]
 ) -> Prompts:
-    points = np.array([row.point for row in rows if row.point])
-    boxes = np.array([row.box for row in rows if row.box])
+    def numbers(kind: str) -> NDArray[np.float64]:
+        scale = per_unit * 2 if kind == "box" else per_unit
+        found = [row.numbers for row in rows if row.kind == kind]
+        return np.array(found).reshape(-1, len(scale)) * scale
+
+    boxes, points = numbers("box"), numbers("point")
+    signs = [row.positive for row in rows if row.is_point]
+    more = points_along(numbers("line"))
+    if len(area := numbers("area")):
+        # its outline is measured from the corner of the first pixel
+        region = prompts_from_outline([area + 0.5])
+        boxes, more = region.boxes.astype(np.float64), region.points
     return Prompts(
-        points * per_unit if points.size else None,
-        [row.positive for row in rows if row.point],
-        boxes * (per_unit * 2) if boxes.size else None,
+        np.concatenate([points, more]),
+        signs + [True] * len(more),
+        boxes if len(boxes) else None,
         object_id=object_id,
     )
 

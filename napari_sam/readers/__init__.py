@@ -31,7 +31,6 @@ from napari_sam.errors import (
     file_errors,
 )
 from napari_sam.images import ImageSource, fitting_levels
-from napari_sam.readers.ome_zarr import zarr_images
 from napari_sam.readers.stored import (
     BROKEN,
     FileArray,
@@ -40,7 +39,6 @@ from napari_sam.readers.stored import (
     known_axes,
     plane_shape,
 )
-from napari_sam.readers.tiff import tiff_images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -173,6 +171,10 @@ def list_levels(
 
 def _images(path: Path) -> Images:
     """List the images of a file, by what its first bytes say."""
+    # here, as they bring zarr, which a window should not be kept waiting for
+    from napari_sam.readers.ome_zarr import zarr_images
+    from napari_sam.readers.tiff import tiff_images
+
     with file_errors(path):
         if path.is_dir():
             if any((path / mark).exists() for mark in _ZARR_MARKS):

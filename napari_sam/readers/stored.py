@@ -230,3 +230,27 @@ def micrometres(value: Any, unit: str | None = None) -> float | None:
     except (TypeError, ValueError):
         return None
     return length if 0 < length < math.inf else None
+
+
+def pixel_size_um(scale: Any, units: Any) -> tuple[float, ...] | None:
+    """Read the (z,) y, x pixel size in micrometres off the scale of a layer.
+
+    Parameters
+    ----------
+    scale : sequence of float
+        Of the layer.
+    units : sequence of unit, or None
+        Of the layer; pint's, or their names.
+
+    Returns
+    -------
+    tuple of float or None
+        None where y or x have no unit of length.
+    """
+    sizes = [
+        micrometres(size, str(unit))
+        for size, unit in zip(scale, units or (), strict=False)
+    ][-3:]
+    if len(sizes) < 2 or None in sizes[-2:]:
+        return None
+    return tuple(size for size in sizes if size is not None)

@@ -75,6 +75,8 @@ class LayerBridge:
         Layers came, went or were renamed.
     leaving : no argument
         Image or labels are about to be exchanged; they are still in use.
+    layer_made : Layer
+        There is a new layer for prompts.
     contrast_held : int
         The contrast was changed, but so many crops are embedded with the earlier one
         that the model goes on to see that, until `use_contrast`; then 0.
@@ -91,6 +93,7 @@ class LayerBridge:
     labels_changed = Signal(object)
     choices_changed = Signal()
     leaving = Signal()
+    layer_made = Signal(object)
     contrast_held = Signal(int)
     tool_changed = Signal(str)
 
@@ -176,6 +179,7 @@ class LayerBridge:
             self.prompts = PromptLayers(self.viewer, layer)
             self.prompts.points_changed.connect(self.session.set_points)
             self.prompts.shapes_changed.connect(self.session.set_shapes)
+            self.prompts.made.connect(self._layer_made)
             self.prompts.restored.connect(self._show_current)
             self.prompts.tool_changed.connect(self._tell_tool)
             self.prompts.next_is_positive = self.session.state.positive
@@ -473,6 +477,10 @@ class LayerBridge:
     def _tell_tool(self, tool: str) -> None:
         self.tool_changed.emit(tool)
 
+    def _layer_made(self, layer: Layer) -> None:
+        self.bind_undo(layer)
+        self.layer_made.emit(layer)
+
     def _use_sign(self, positive: bool) -> None:
         if self.prompts is not None:
             self.prompts.next_is_positive = positive
@@ -507,7 +515,7 @@ class LayerBridge:
             if each is not None:
                 self.viewer.dims.set_point(axis + missing, world[axis])
 
-    def bind_undo(self, layer: Labels) -> None:
+    def bind_undo(self, layer: Layer) -> None:
         """Let the keys of napari's own undo take steps of the session back."""
         for key, command in (
             ("Control-Z", self._undo_pressed),

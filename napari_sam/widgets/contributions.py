@@ -20,7 +20,7 @@ from napari_sam.errors import NapariSamWarning
 from napari_sam.images import find_intensity
 from napari_sam.readers import list_images, list_levels, open_image
 from napari_sam.readers.notes import read_notes
-from napari_sam.readers.stored import micrometres
+from napari_sam.readers.stored import pixel_size_um
 from napari_sam.writers.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -273,27 +273,3 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
             )
             return [str(written)]
     return []
-
-
-def pixel_size_um(scale: Any, units: Any) -> tuple[float, ...] | None:
-    """Read the (z,) y, x pixel size in micrometres off a layer.
-
-    Parameters
-    ----------
-    scale : sequence of float
-        Of the layer.
-    units : sequence of unit, or None
-        Of the layer; pint's, or their names.
-
-    Returns
-    -------
-    tuple of float or None
-        None where y or x have no unit of length.
-    """
-    sizes = [
-        micrometres(size, str(unit))
-        for size, unit in zip(scale, units or (), strict=False)
-    ][-3:]
-    if len(sizes) < 2 or None in sizes[-2:]:
-        return None
-    return tuple(size for size in sizes if size is not None)

@@ -1,16 +1,19 @@
 """The dock: it joins session, layers, worker and panels, and binds the keys.
 
 Nothing here needs torch; it is imported in the worker while the window is already
-there.
+there. Layers for prompts follow once the dock is drawn, one at a time: napari takes a
+tenth of a second or more for each.
 """
 
 from __future__ import annotations
 
 import logging
 import weakref
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Points
 from napari.utils.notifications import show_error, show_warning
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QScrollArea, QToolButton, QVBoxLayout, QWidget
@@ -18,7 +21,6 @@ from qtpy.QtWidgets import QScrollArea, QToolButton, QVBoxLayout, QWidget
 from napari_sam.engine.records import RECORDS, from_notes
 from napari_sam.engine.session import Session
 from napari_sam.errors import NapariSamError, NapariSamWarning
-from napari_sam.readers.notes import read_notes
 from napari_sam.widgets.automatic_panel import AutomaticPanel
 from napari_sam.widgets.bridge import LayerBridge, unbind
 from napari_sam.widgets.embedding_panel import EmbeddingPanel
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import napari
+    from napari.layers import Layer
 
     from napari_sam.engine.records import ObjectRecord
     from napari_sam.widgets.keys import Command
@@ -105,29 +108,41 @@ class SegmentAnything(QWidget):
         self._make_panels()
         hovers = self.panel(PromptPanel).hovers
         hovers.toggled.connect(lambda checked: self.hover(on=checked))
-        self.bridge.image_changed.connect(self._bind_prompts)
+        self.bridge.layer_made.connect(self._bind_prompts)
         self.bridge.labels_changed.connect(self._find_records)
         self.bridge.choose_image(self._first_image())
+        self.bridge.image_changed.connect(self._image_changed)
         viewer.mouse_move_callbacks.append(self._moved)
         viewer.mouse_wheel_callbacks.append(self._turned)
         viewer.layers.selection.events.active.connect(self._selected)
         _docks.setdefault(viewer, []).append(self)
         self._bind_viewer()
-        # torch takes seconds to import and keeps the interpreter busy meanwhile, so
-        # the dock is drawn first
         self._first_model = model
-        QTimer.singleShot(_DRAWN_MS, self._load_first)
-        self.bridge.image_changed.connect(self._prepare_soon)
-        self._prepare_soon()
+        QTimer.singleShot(_DRAWN_MS, self._begin)
         self.destroyed.connect(self.worker.stop)
 
+    def _begin(self) -> None:
+        """Get ready for the first click, now that the dock is drawn."""
+        if not self._is_closed:
+            # the first layer of points needs it, a quarter of a second
+            self.worker.call(lambda: import_module("pandas"), self._point_first)
+
+    def _point_first(self, _pandas: object) -> None:
+        prompts = self.bridge.prompts
+        if prompts is not None and prompts.tool == "look":
+            self.panel(PromptPanel).use("points")
+        QTimer.singleShot(0, self._load_first)
+
     def _load_first(self) -> None:
+        self._prepare_preview()
+        # torch takes seconds to import and keeps the interpreter busy meanwhile
         if not self._is_closed and self.network.name is None:
             self.panel(ModelPanel).choose_model(self._first_model)
 
-    def _prepare_soon(self, image: object = None) -> None:
+    def _image_changed(self, image: object) -> None:
         self._is_fresh = image is not None
-        QTimer.singleShot(_DRAWN_MS, self._prepare)
+        self.panel(PromptPanel).use("points")
+        QTimer.singleShot(_DRAWN_MS, self._prepare_preview)
         QTimer.singleShot(_FRESH_MS, self._be_known)
 
     def _be_known(self) -> None:
@@ -144,7 +159,7 @@ class SegmentAnything(QWidget):
         if not self._is_closed and active in self.bridge.images():
             self.panel(PromptPanel).use("points")
 
-    def _prepare(self) -> None:
+    def _prepare_preview(self) -> None:
         if not self._is_closed and self.bridge.prompts is not None:
             self.bridge.prompts.prepare_preview()
 
@@ -213,11 +228,16 @@ class SegmentAnything(QWidget):
         if path is None or labels.metadata.get(RECORDS):
             return
 
+        def read() -> dict[int, ObjectRecord]:
+            from napari_sam.readers.notes import read_notes
+
+            return from_notes(read_notes(path))
+
         def take(records: dict[int, ObjectRecord]) -> None:
             if records and labels is self.bridge.labels and not self.session.records:
                 self.session.set_labels(self.session.labels, records)
 
-        self.worker.call(lambda: from_notes(read_notes(path)), take)
+        self.worker.call(read, take)
 
     def _first_image(self) -> Any:
         active = self.viewer.layers.selection.active
@@ -278,20 +298,14 @@ class SegmentAnything(QWidget):
             elif key.everywhere:
                 self._bind(self.viewer, key.everywhere, key.command)
 
-    def _bind_prompts(self, _image: object = None) -> None:
-        prompts = self.bridge.prompts
-        if prompts is None:
-            return
-        prompts.restored.connect(self._bind_prompts, unique=True)
+    def _bind_prompts(self, layer: Layer) -> None:
+        """Take the keys that work while a layer of prompts is selected."""
         for key in KEYS:
             if not key.on_prompts or key.command in ("undo", "redo"):
                 continue
-            self._bind(prompts.points, key.on_prompts, key.command)
-            if key.on_prompts not in ("Enter", "Escape"):  # they end a drawing there
-                self._bind(prompts.shapes, key.on_prompts, key.command)
-        for layer in (prompts.points, prompts.shapes):
-            self.bridge.bind_undo(layer)
-        self.panel(PromptPanel).use("points")
+            # in a layer of shapes these two end a drawing
+            if isinstance(layer, Points) or key.on_prompts not in ("Enter", "Escape"):
+                self._bind(layer, key.on_prompts, key.command)
 
     def _bind(self, owner: Any, key: str, command: Command) -> None:
         def pressed(_owner: Any) -> None:

@@ -17,8 +17,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sam.writers.formats import FORMATS
-
 if TYPE_CHECKING:
     from napari_sam.writers.formats import Format
 
@@ -59,8 +57,6 @@ class ExportForm(QWidget):
         super().__init__(parent)
         self.name = "labels"
         self.format = QComboBox()
-        for each in FORMATS.values():
-            self.format.addItem(each.name, each.name)
         self.format.setToolTip("All formats are written whole or not at all.")
         self.description = QLabel()
         self.description.setWordWrap(True)
@@ -93,7 +89,14 @@ class ExportForm(QWidget):
         layout.addWidget(measure)
         layout.addStretch(1)
         self.format.currentIndexChanged.connect(self._describe)
-        self._describe()
+
+    def showEvent(self, event: object) -> None:
+        """Offer the formats, whose modules take a while to import."""
+        super().showEvent(event)
+        if not self.format.count():
+            from napari_sam.writers.formats import FORMATS
+
+            self.format.addItems(list(FORMATS))
 
     def set_labels(self, name: str, pixel_size_um: float | None) -> None:
         """Show whose labels are exported, and what is known of their pixels."""
@@ -105,7 +108,9 @@ class ExportForm(QWidget):
         return self.pixel_size.value() or None
 
     def _chosen(self) -> Format:
-        return FORMATS[self.format.currentData()]
+        from napari_sam.writers.formats import FORMATS
+
+        return FORMATS[self.format.currentText()]
 
     def _describe(self) -> None:
         self.description.setText(self._chosen().description)

@@ -9,7 +9,7 @@ from napari.utils.notifications import show_info, show_warning
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_sam.engine.records import as_notes, facts_of
-from napari_sam.widgets.contributions import pixel_size_um
+from napari_sam.readers.stored import pixel_size_um
 from napari_sam.widgets.export_form import ExportForm
 from napari_sam.widgets.geometry import full_array
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from napari.utils.notifications import show_warning
 from qtpy.QtWidgets import (
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from napari_sam.widgets.workers import Task
 
 _ASK = "Ask for them"
+
+SavedAs: TypeAlias = Literal["table", "points", "shapes"]
+_SAVED_AS: dict[str, SavedAs] = {
+    "Table of all prompts on this plane (*.csv)": "table",
+    "Points, for napari (*.csv)": "points",
+    "Boxes, areas and lines, for napari (*.csv)": "shapes",
+}
 
 
 class GivenPanel(QWidget):
@@ -93,30 +100,46 @@ class GivenPanel(QWidget):
         drawn = drawn_of(layer, image, self._parts.viewer.dims)
         self._take(given_by(drawn, view.index), layer.name, view)
 
-    def save_file(self, path: Path) -> None:
-        """Write the points and boxes of all objects of this plane."""
+    def save_file(self, path: Path, kind: SavedAs = "table") -> None:
+        """Write the prompts of objects.
+
+        Parameters
+        ----------
+        path : Path
+        kind : {"table", "points", "shapes"}
+            A table of all prompts on this plane; or napari's own file of the points,
+            or of the shapes, of all planes.
+        """
         session = self._parts.session
         if session.view is None:
             show_warning("No image is shown in 2D.")
             return
-        records = {
-            number: each
-            for number, each in session.records.items()
-            if each.index == session.view.index
-        }
+        index = session.view.index
+        records = [
+            each
+            for _, each in sorted(session.records.items())
+            if kind != "table" or each.index == index
+        ]
 
-        def write() -> int:
-            from napari_sam.engine.saved_session import prompts_of
-            from napari_sam.prompts import write_prompts
+        def write() -> str:
+            from napari_sam.engine.records import drawn_by
+            from napari_sam.prompts.drawn import write_drawn
+            from napari_sam.prompts.table import write_drawn_table
 
-            found = prompts_of(records)
-            write_prompts(found, path)
-            return len(found)
+            drawn = drawn_by(records, on_plane=kind == "table")
+            if kind == "table":
+                write_drawn_table(drawn, path)
+                wanted = drawn
+            else:
+                wanted = drawn.of_kinds(points=kind == "points")
+                if not wanted.kinds:
+                    return f"Not saved: the objects have no {kind}."
+                write_drawn(wanted, path)
+            n_objects = len(set(wanted.objects or ()))
+            noun = "object" if n_objects == 1 else "objects"
+            return f"Prompts of {n_objects} {noun} are in {path.name}."
 
-        def told(n: int) -> None:
-            self.status.setText(f"Prompts of {n} objects are in {path.name}.")
-
-        self._parts.worker.call(write, told)
+        self._parts.worker.call(write, self.status.setText)
 
     def stop(self, *_: object) -> None:
         """Stop; nothing is kept."""
@@ -149,7 +172,8 @@ class GivenPanel(QWidget):
         )
         self.save = button(
             "Save prompts ...",
-            "Write points and boxes of the objects on this plane as a table (CSV)",
+            "Write the points, boxes, areas and lines of the objects: as a table (this "
+            "plane), or as napari's own points or shapes (all planes)",
         )
         self.progress = QProgressBar()
         self.progress.setFormat("%v of %m objects")
@@ -284,8 +308,8 @@ class GivenPanel(QWidget):
             self.load_file(Path(path))
 
     def _ask_save(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Save prompts", "prompts.csv", "Table (*.csv)"
+        path, chosen = QFileDialog.getSaveFileName(
+            self, "Save prompts", "prompts.csv", ";;".join(_SAVED_AS)
         )
         if path:
-            self.save_file(Path(path))
+            self.save_file(Path(path), _SAVED_AS.get(chosen, "table"))

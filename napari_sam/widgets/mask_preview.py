@@ -17,7 +17,7 @@ from napari_sam.tiling import Box
 from napari_sam.widgets.geometry import spatial_shape, to_layer, transform_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
@@ -40,11 +40,13 @@ class MaskPreview:
     viewer : ViewerModel
     image : Image
         Its transform is taken.
-    above : Layer
-        The layer below which this one lies.
+    above : callable
+        Returns the layer below which this one lies.
     """
 
-    def __init__(self, viewer: ViewerModel, image: Image, above: Layer) -> None:
+    def __init__(
+        self, viewer: ViewerModel, image: Image, above: Callable[[], Layer]
+    ) -> None:
         self.layer: Labels | None = None
         self.contour = 0
         self._viewer = viewer
@@ -89,9 +91,8 @@ class MaskPreview:
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
 
-    def restore(self, above: Layer) -> None:
+    def restore(self) -> None:
         """Forget a layer that the user has deleted."""
-        self._above = above
         if self.layer is not None and self.layer not in self._viewer.layers:
             self.layer = None
             self._box = self._drawn = Box(0, 0, 0, 0)
@@ -126,7 +127,7 @@ class MaskPreview:
             colormap=DirectLabelColormap(color_dict={None: PREVIEW, 0: "transparent"}),
             **self._place(),
         )
-        viewer.layers.insert(viewer.layers.index(self._above), self.layer)
+        viewer.layers.insert(viewer.layers.index(self._above()), self.layer)
         self.layer.editable = False
         viewer.layers.selection.active = active
 

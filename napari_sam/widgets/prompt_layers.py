@@ -1,8 +1,9 @@
 """The layers that the user clicks into, and the preview of the answer.
 
-They are made when they are needed and made again when somebody deletes them. Colours
-are from the palette of Okabe and Ito, which colour-blind people can tell apart; kinds
-of points differ in their symbol, too.
+Each is made when it is needed first, as napari takes a tenth of a second or more for a
+layer, and made again when somebody deletes it. Colours are from the palette of Okabe
+and Ito, which colour-blind people can tell apart; kinds of points differ in their
+symbol, too.
 """
 
 from __future__ import annotations
@@ -67,14 +68,17 @@ class PromptLayers:
     points_changed : (N, 2) array, (N,) array of bool
         Plane pixels; by the user, not by `show`.
     shapes_changed : list of Shape
+    made : Points or Shapes
+        A layer that the user acts on is there now.
     restored : no argument
-        Layers were deleted and have been made again.
+        Layers were deleted, and the prompts are to be shown again.
     tool_changed : str
         What a click does now, whoever has chosen it; see `tool`.
     """
 
     points_changed = Signal(object, object)
     shapes_changed = Signal(object)
+    made = Signal(object)
     restored = Signal()
     tool_changed = Signal(str)
 
@@ -88,13 +92,23 @@ class PromptLayers:
         self._is_showing = False
         self._is_closing = False
         self._flip_once = False
-        self.shapes = self._make_shapes()
-        self.points = self._make_points()
-        self._preview = MaskPreview(viewer, image, self.shapes)
+        self._points: Points | None = None
+        self._shapes: Shapes | None = None
+        self._preview = MaskPreview(viewer, image, lambda: self._shapes or self.points)
         for name in TRANSFORM:
             getattr(image.events, name).connect(self._follow_transform)
         viewer.layers.events.removed.connect(self._layer_removed)
         viewer.layers.selection.events.active.connect(self._tell_tool)
+
+    @property
+    def points(self) -> Points:
+        """The layer of points; made when it is asked for first."""
+        return self._points or self._make_points()
+
+    @property
+    def shapes(self) -> Shapes:
+        """The layer of boxes, areas and lines; made when it is asked for first."""
+        return self._shapes or self._make_shapes()
 
     @property
     def preview(self) -> Labels | None:
@@ -114,23 +128,25 @@ class PromptLayers:
     @next_is_positive.setter
     def next_is_positive(self, positive: bool) -> None:
         self._next_is_positive = positive
-        self._style_next(positive)
+        if self._points is not None:
+            self._style_next(positive)
 
     @property
     def layers(self) -> list[Layer]:
         """The layers that exist, from below."""
-        found = [self.preview, self.shapes, self.points]
+        found = [self.preview, self._shapes, self._points]
         return [each for each in found if each is not None]
 
     @property
     def tool(self) -> Tool:
         """What a click does now."""
         active = self.viewer.layers.selection.active
-        if active is self.points and self.points.mode == "add":
+        points, shapes = self._points, self._shapes
+        if points is not None and active is points and points.mode == "add":
             return "points"
-        if active is self.shapes:
+        if shapes is not None and active is shapes:
             for tool, mode in _SHAPE_MODES.items():
-                if self.shapes.mode == mode:
+                if shapes.mode == mode:
                     return tool  # type: ignore[return-value]
         return "look"
 
@@ -140,16 +156,18 @@ class PromptLayers:
             self.viewer.layers.selection.active = self.points
             self.points.mode = "add"
         elif tool == "look":
-            self.points.mode = "pan_zoom"
-            self.shapes.mode = "pan_zoom"
+            for layer in (self._points, self._shapes):
+                if layer is not None:
+                    layer.mode = "pan_zoom"
         else:
             self.viewer.layers.selection.active = self.shapes
             self.shapes.mode = _SHAPE_MODES[tool]
 
     def flip_selected(self) -> bool:
         """Turn the selected points into the other kind; whether there were any."""
-        selected = sorted(self.points.selected_data)
-        if self.points.mode != "select" or not selected:
+        points = self._points
+        selected = [] if points is None else sorted(points.selected_data)
+        if points is None or points.mode != "select" or not selected:
             return False
         self._positive[selected] = ~self._positive[selected]
         self._style_points()
@@ -162,7 +180,8 @@ class PromptLayers:
         same_signs = np.array_equal(draft.positive, self._positive)
         self._index = index
         with self._silently():
-            if not (same and same_signs):
+            is_wanted = self._points is not None or len(draft.points)
+            if is_wanted and not (same and same_signs):
                 self._draft_points = draft.points.copy()
                 self._positive = draft.positive.copy()
                 self.points.selected_data = set()
@@ -175,6 +194,11 @@ class PromptLayers:
         """Show answers; without any, the preview is empty."""
         with self._silently():
             self._preview.show(masks, self._index)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a click can point at something."""
+        return self._points is not None
 
     def prepare_preview(self) -> None:
         """Make the layer of the preview, so that the first click need not wait."""
@@ -212,12 +236,14 @@ class PromptLayers:
             **transform_of(self.image),
         )
         layer.canvas_size_limits = (2, _POINT_PX)
-        with self._silently():
-            self.viewer.add_layer(layer)
+        self._add(layer, len(self.viewer.layers))
+        self._points = layer
+        self._style_next(self._next_is_positive)
         layer.help = "click: in the object; Shift-click: beside it"
         layer.events.data.connect(self._points_edited)
         layer.events.mode.connect(self._tell_tool)
         layer.mouse_drag_callbacks.insert(0, self._watch_modifier)
+        self.made.emit(layer)
         return layer
 
     def _make_shapes(self) -> Shapes:
@@ -229,13 +255,25 @@ class PromptLayers:
             edge_width=2,
             **transform_of(self.image),
         )
-        with self._silently():
-            self.viewer.add_layer(layer)
+        layers = self.viewer.layers
+        is_there = self._points is not None and self._points in layers
+        self._add(layer, layers.index(self._points) if is_there else len(layers))
         layer.current_edge_color = SHAPE_EDGE
         layer.current_face_color = "transparent"
         layer.events.data.connect(self._shapes_edited)
         layer.events.mode.connect(self._tell_tool)
+        self._shapes = layer
+        self.made.emit(layer)
         return layer
+
+    def _add(self, layer: Layer, at: int) -> None:
+        """Put a layer into the list; what is selected stays selected."""
+        selection = self.viewer.layers.selection
+        active = selection.active
+        with self._silently():
+            self.viewer.layers.insert(at, layer)
+        if active is not None:
+            selection.active = active
 
     def _points_edited(self, event: Any) -> None:
         if self._is_showing or str(event.action) not in _TOLD:
@@ -288,10 +326,12 @@ class PromptLayers:
             self.shapes_changed.emit(self._read_shapes())
 
     def _read_shapes(self) -> list[Shape]:
-        kinds = [str(each) for each in self.shapes.shape_type]
+        if self._shapes is None:
+            return []
+        kinds = [str(each) for each in self._shapes.shape_type]
         return [
             read_shape(kind, to_plane(corners, self._index))
-            for kind, corners in zip(kinds, self.shapes.data, strict=True)
+            for kind, corners in zip(kinds, self._shapes.data, strict=True)
         ]
 
     def _shows(self, shapes: Sequence[Shape]) -> bool:
@@ -316,13 +356,15 @@ class PromptLayers:
             self._style_next(self._next_is_positive != self._flip_once)
 
     def _follow_transform(self, _event: Any = None) -> None:
-        for layer in (self.points, self.shapes):
+        for layer in (self._points, self._shapes):
+            if layer is None:
+                continue
             for name, value in transform_of(self.image).items():
                 setattr(layer, name, value)
         self._preview.follow_transform()
 
     def _layer_removed(self, event: Any) -> None:
-        if event.value in (self.points, self.shapes, self.preview):
+        if event.value in self.layers:
             # not at once: napari clears its list by taking the last layer until none
             # is left, which would never be the case
             QTimer.singleShot(0, self._restore)
@@ -332,14 +374,15 @@ class PromptLayers:
         layers = self.viewer.layers
         if self._is_closing or self.image not in layers:
             return
-        if self.points not in layers:
-            self.points = self._make_points()
-        if self.shapes not in layers:
-            self.shapes = self._make_shapes()
-        self._preview.restore(self.shapes)
+        if self._points not in layers:
+            self._points = None
+        if self._shapes not in layers:
+            self._shapes = None
+        self._preview.restore()
         self._draft_points = np.zeros((0, 2), np.float32)
         self._positive = np.zeros(0, bool)
         self.restored.emit()
+        self.use("points")
 
     @contextmanager
     def _silently(self) -> Iterator[None]:

@@ -186,6 +186,8 @@ class PromptPanel(QWidget):
                 return "Switch napari to 2D display to point at objects."
             return f"Move the sliders to a place where {bridge.image.name!r} is."
         tool = bridge.prompts.tool
+        if tool == "look" and not bridge.prompts.is_ready:
+            return "Getting ready for the first click ..."
         if tool == "look":
             return (
                 f"Choose a tool above, or press {key_of('tool')}, to point at objects "

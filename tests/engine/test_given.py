@@ -12,10 +12,12 @@ from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.given import ask_for, edits_of, given_by, read_given
 from napari_sam.engine.jobs import run
 from napari_sam.engine.planes import Planes
+from napari_sam.engine.records import DrawnShape, ObjectRecord, drawn_by
 from napari_sam.engine.request import PlaneView
 from napari_sam.images import ImageSource
 from napari_sam.labels import ArrayLabels
-from napari_sam.prompts.drawn import POINT, Drawn
+from napari_sam.prompts.drawn import POINT, Drawn, write_drawn
+from napari_sam.prompts.table import write_drawn_table
 from tests.engine.oracle import OracleSam, discs, image_of
 
 if TYPE_CHECKING:
@@ -81,6 +83,58 @@ def test_a_table_of_the_library_is_read(tmp_path: Path) -> None:
     (box,) = found.draft.shapes
     assert box.kind == "box"
     assert box.corners.tolist() == [[-0.5, -0.5], [5.5, 7.5]]  # edges, as napari draws
+
+
+def test_prompts_of_objects_are_saved_and_come_back(tmp_path: Path) -> None:
+    """Points, boxes, areas and lines, in the table and in napari's own files."""
+    index = (2, None, None)
+    area = ((1.0, 1.0), (1.0, 9.5), (7.25, 4.0))
+    records = [
+        ObjectRecord(
+            object_id=3,
+            index=index,
+            points=((1.5, 2.5), (9.0, 9.0)),
+            positive=(True, False),
+            shapes=(DrawnShape(kind="box", corners=((0.5, 0.5), (5.5, 7.5))),),
+        ),
+        ObjectRecord(
+            object_id=5,
+            index=index,
+            points=((3.0, 3.0),),
+            positive=(False,),
+            shapes=(DrawnShape(kind="area", corners=area),),
+        ),
+        ObjectRecord(
+            object_id=8,
+            index=index,
+            shapes=(DrawnShape(kind="line", corners=area[:2]),),
+        ),
+    ]
+    path = tmp_path / "prompts.csv"
+    write_drawn_table(drawn_by(records, on_plane=True), path)
+    found = read_given(path, index)
+    assert [each.index for each in found] == [index] * 3
+    for each, record in zip(found, records, strict=True):
+        assert each.draft.points.tolist() == [list(at) for at in record.points]
+        assert tuple(each.draft.positive) == record.positive
+        (shape,) = each.draft.shapes
+        assert DrawnShape.of(shape.kind, shape.corners) == record.shapes[0]
+
+    drawn = drawn_by(records)
+    write_drawn(drawn.of_kinds(points=False), path)
+    found = read_given(path, (0, None, None))  # napari's files know their planes
+    assert [each.index for each in found] == [index] * 3
+    shapes = [each.draft.shapes[0] for each in found]
+    assert [DrawnShape.of(x.kind, x.corners) for x in shapes] == [
+        each.shapes[0] for each in records
+    ]
+    write_drawn(drawn.of_kinds(points=True), path)
+    found = read_given(path, (0, None, None))
+    assert [each.draft.points.tolist() for each in found] == [
+        [[1.5, 2.5], [9, 9]],
+        [[3, 3]],
+    ]
+    assert [each.draft.positive.tolist() for each in found] == [[True, False], [False]]
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_sam.errors import FormatError
-from napari_sam.prompts.drawn import is_drawn, read_drawn
+from napari_sam.errors import FormatError, InputError
+from napari_sam.prompts.drawn import Drawn, is_drawn, read_drawn, write_drawn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,3 +82,28 @@ def test_what_cannot_be_understood_is_named(
 def test_a_table_of_ours_is_another_format(tmp_path: Path) -> None:
     assert not is_drawn(written(tmp_path, "object,y,x,positive\n1,2,3,1\n"))
     assert not is_drawn(tmp_path / "regions.zip")
+
+
+def test_what_is_written_comes_back(tmp_path: Path) -> None:
+    at = np.array([[1.5, 2.0], [1.5, 8.0], [5.0, 8.0]])
+    drawn = Drawn(
+        ("point", "polygon", "point", "path"),
+        (at[:1], at, at[1:2], at[:2]),
+        positive=(True, True, False, True),
+        objects=(3, 3, 4, 5),
+    )
+    with pytest.raises(InputError, match="4 points and shapes"):
+        write_drawn(drawn, tmp_path / "both.csv")
+
+    path = tmp_path / "points.csv"
+    write_drawn(drawn.of_kinds(points=True), path)
+    found = read_drawn(path)
+    np.testing.assert_array_equal(np.concatenate(found.corners), at[:2])
+    assert (found.positive, found.objects) == ((True, False), (3, 4))
+
+    path = tmp_path / "shapes.csv"
+    write_drawn(drawn.of_kinds(points=False), path)
+    found = read_drawn(path)
+    assert found.kinds == ("polygon", "path")
+    for mine, wanted in zip(found.corners, (at, at[:2]), strict=True):
+        np.testing.assert_array_equal(mine, wanted)

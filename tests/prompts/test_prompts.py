@@ -358,12 +358,34 @@ class TestTable:
                 "object,y0,x0,y1,x1\n1,0,0,2,2\n1,0,0,3,3\n",
                 "line 3: a second box for object 1",
             ),
+            (
+                "object,kind,y,x\n1,area,0,0\n1,area,0,4\n1,line,2,2\n",
+                "line 4: a line beside the area of object 1",
+            ),
             (b"y,x\n\xff\xfe\n", "is no text"),
         ],
     )
     def test_faults_are_named_with_their_line(self, tmp_path, table, message):
         with pytest.raises(FormatError, match=message):
             self.read(tmp_path, table)
+
+    def test_areas_and_lines_become_points_and_boxes(self, tmp_path):
+        corners = [(2, 3), (2, 12), (8, 12), (8, 3)]
+        lines = [f"4,area,{y},{x}," for y, x in corners]
+        lines += ["4,point,9,9,0", "5,line,1,0,", "5,line,1,10,"]
+        area, line = self.read(
+            tmp_path, "object,kind,y,x,positive\n" + "\n".join(lines)
+        )
+        # edges of a polygon through pixel centres lie half a pixel further
+        np.testing.assert_allclose(area.boxes, [[2.5, 3.5, 8.5, 12.5]])
+        assert area.positive.tolist() == [False, True]
+        (y, x) = area.points[1]
+        assert 4 <= y <= 6
+        assert 5 <= x <= 10
+        np.testing.assert_allclose(
+            line.points, [[1, 1], [1, 3], [1, 5], [1, 7], [1, 9]]
+        )
+        assert not len(line.boxes)
 
     def test_masks_are_not_written_silently(self, tmp_path):
         with pytest.warns(NapariSamWarning, match="mask prompt of object 1"):

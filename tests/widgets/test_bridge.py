@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari.components import ViewerModel
+    from napari.layers import Layer
     from numpy.typing import NDArray
     from pytestqt.qtbot import QtBot
 
@@ -263,6 +264,25 @@ def test_deleted_prompt_layers_come_back(
     assert len(stage.session.draft.points) == 2
 
 
+def test_layers_are_made_when_they_are_needed(stage: Stage) -> None:
+    made: list[Layer] = []
+    stage.bridge.layer_made.connect(made.append)
+    assert list(stage.viewer.layers) == [stage.image]
+    assert stage.prompts.tool == "look"
+    stage.prompts.use("points")
+    assert made == [stage.prompts.points]
+    stage.session.set_shapes([Shape.of_box((8, 44, 40, 76))])
+    assert made[1:] == [stage.prompts.shapes]
+    assert stage.prompts.tool == "points"  # what a click does is left alone
+    stage.prompts.prepare_preview()
+    assert list(stage.viewer.layers) == [
+        stage.image,
+        stage.prompts.preview,
+        stage.prompts.shapes,
+        stage.prompts.points,
+    ]
+
+
 def test_clearing_the_list_ends(stage: Stage, qtbot: QtBot) -> None:
     stage.click_world((24, 60))
     stage.viewer.layers.clear()  # as napari does when a script closes a viewer
@@ -317,10 +337,10 @@ def test_choices_follow_renames_and_new_images(stage: Stage) -> None:
     assert changes
     other = stage.viewer.add_image(np.zeros((30, 40), np.uint8), name="other")
     stage.bridge.choose_image(other)
-    names = [layer.name for layer in stage.viewer.layers]
-    assert sum("points" in name for name in names) == 1
     stage.click_world(other.data_to_world((5, 6)))
     np.testing.assert_allclose(stage.session.draft.points, [[5, 6]])
+    names = [layer.name for layer in stage.viewer.layers]
+    assert sum("points" in name for name in names) == 1
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

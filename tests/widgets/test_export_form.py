@@ -22,6 +22,7 @@ def test_it_asks_for_the_chosen_format(
 
     panel = ExportForm()
     qtbot.addWidget(panel)
+    panel.show()
     names = [panel.format.itemText(i) for i in range(panel.format.count())]
     assert names == list(FORMATS)
     panel.set_labels("cells", 0.25)

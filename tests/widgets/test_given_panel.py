@@ -124,6 +124,36 @@ def test_shapes_saved_by_napari_are_objects(
     np.testing.assert_array_equal(found, (truth == 1) | (truth == 4))
 
 
+def test_prompts_are_saved_as_napari_saves_them(
+    dock: Any, qtbot: QtBot, tmp_path: Path
+) -> None:
+    from napari_sam.engine.draft import Shape
+    from napari_sam.widgets.given_panel import GivenPanel
+
+    panel, session = dock.panel(GivenPanel), dock.session
+    ring = np.array([[3, 3], [3, 10], [10, 10], [10, 3]], np.float32)
+    drawn = [Shape.of_box((18, 4, 28, 14)), Shape("area", ring)]
+    session.set_shapes(drawn)
+    session.set_points([[24.0, 25.0], [29.0, 30.0]], [True, False])
+    qtbot.waitUntil(lambda: not session.is_waiting, timeout=PATIENCE_MS)
+    dock.bridge.need_labels()
+    session.commit()
+    for kind in ("table", "points", "shapes"):
+        panel.save_file(tmp_path / f"{kind}.csv", kind)
+        qtbot.waitUntil(
+            lambda kind=kind: f"are in {kind}.csv" in panel.status.text(),
+            timeout=PATIENCE_MS,
+        )
+    (points,) = dock.viewer.open(tmp_path / "points.csv", plugin="napari")
+    np.testing.assert_array_equal(points.data, [[24, 25], [29, 30]])
+    assert list(points.features["positive"]) == [1, 0]
+    (shapes,) = dock.viewer.open(tmp_path / "shapes.csv", plugin="napari")
+    assert list(shapes.shape_type) == ["rectangle", "polygon"]
+    np.testing.assert_array_equal(shapes.data[1], ring)
+    np.testing.assert_array_equal(shapes.data[0].min(0), [17.5, 3.5])
+    np.testing.assert_array_equal(shapes.data[0].max(0), [27.5, 13.5])
+
+
 def test_a_file_that_cannot_be_read_is_told(
     dock: Any, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

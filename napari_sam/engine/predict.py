@@ -5,6 +5,11 @@ all of them, a crop is made around them, at a smaller scale if it has to be. A c
 on an embedded crop costs one call of the decoder and nothing of the encoder.
 
 A mask is where the logit is above 0, at the resolution of the plane.
+
+Our own network is asked in a window around the prompts (`napari_sam.engine.windows`),
+as it was trained: a click takes half the CPU time, the first on a crop a ninth, and
+one click hits a little better. Where an answer reaches the edge of its window a larger
+one is asked, in the end the crop.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import torch
 from napari_sam.engine.box_level import fill_boxes
 from napari_sam.engine.enlarge import (
     Drawn,
+    extent,
     input_logits,
     over_one_box,
     plane_mask,
@@ -27,6 +33,13 @@ from napari_sam.engine.enlarge import (
 )
 from napari_sam.engine.fingerprint import encoder_digest
 from napari_sam.engine.jobs import device_errors
+from napari_sam.engine.windows import (
+    CELL,
+    PATCH,
+    prepare_windows,
+    reach_edge,
+    window_side,
+)
 from napari_sam.errors import InputError, NapariSamWarning
 from napari_sam.masks import stability_scores
 from napari_sam.prompts import Prompts, alike, points_to_input, to_input
@@ -45,6 +58,12 @@ if TYPE_CHECKING:
 # Crops of which a predictor keeps what prompts share: about 6 MB of details each, 20 MB
 # with what prompts without a mask share.
 _KEPT_CROPS = 2
+
+# A window has at least so many times the extent of what prompts speak of (ours).
+_ROOM = 2
+
+# Logit of what lies beyond a window: surely not the object.
+_BEYOND = -10.0
 
 # Cells of embeddings decoded at once. On a CPU more than four whole crops no longer
 # fit its caches: eight take half as long again for each object (measured).
@@ -105,7 +124,7 @@ class Prediction:
 
 @dataclass(slots=True, eq=False)
 class _Shared:
-    """What all prompts on a crop share, and those without a mask."""
+    """What prompts on a whole crop share; the last, those without a mask."""
 
     embedding: Tensor
     placed: Tensor  # in the frame
@@ -281,63 +300,110 @@ class Predictor:
             prompts.
         """
         seen = [_seen(each, crop) for each in prompts]
-        shared = self._share(crop)
-        size = decoder_batch(shared.embedding.shape[-2:], shared.embedding.device)
         found: dict[int, tuple[Tensor, Tensor]] = {}
         for group in alike(seen):
-            for first in range(0, len(group), size):
-                batch = group[first : first + size]
-                answers = self._decode([seen[i] for i in batch], crop, multimask)
-                found.update(zip(batch, zip(*answers, strict=True), strict=True))
+            sides = {i: self._side(seen[i], crop) for i in group}
+            while sides:
+                side = min(sides.values())
+                members = [i for i in sides if sides[i] == side]
+                size = decoder_batch((side, side), self.model.device)
+                for first in range(0, len(members), size):
+                    batch = members[first : first + size]
+                    answers = self._decode(
+                        [seen[i] for i in batch], crop, multimask, side
+                    )
+                    for i, logits, ious, is_cut in zip(batch, *answers, strict=True):
+                        if is_cut:
+                            sides[i] = min(2 * side, self.model.config.embedding_size)
+                        else:
+                            del sides[i]
+                            found[i] = logits, ious
         return [found[i] for i in range(len(seen))]
+
+    def _side(self, prompts: Prompts, crop: Crop) -> int:
+        """Return the side of the window to ask first, in cells."""
+        whole, side = self.model.config.embedding_size, window_side(self.model)
+        if prompts.has_box and prompts.mask is None:
+            return whole  # hits better (IoU 0.005 on nuclei)
+        y0, x0, y1, x1 = _around(prompts, crop).tolist()
+        while side < whole and PATCH * side < _ROOM * max(y1 - y0, x1 - x0):
+            side *= 2
+        return min(side, whole)
 
     @torch.inference_mode()
     def _decode(
-        self, prompts: Sequence[Prompts], crop: Crop, multimask: bool | None
-    ) -> tuple[Tensor, Tensor]:
-        """Decode a batch of objects whose prompts are alike."""
+        self,
+        prompts: Sequence[Prompts],
+        crop: Crop,
+        multimask: bool | None,
+        side: int,
+    ) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
+        """Decode a batch of objects whose prompts are alike, in windows of a side.
+
+        Returns
+        -------
+        logits : (N, K, m, m) tensor
+            Of the whole frame.
+        predicted_iou : (N, K) tensor
+        is_cut : (N,) array of bool
+            Whether an answer would go on beyond its window.
+        """
         first = prompts[0]
         if multimask is None:
             multimask = first.n_points == 1 and not first.has_box and first.mask is None
-        shared = self._share(crop)
+        is_whole = side == self.model.config.embedding_size
         with device_errors():
             points, labels, boxes, masks = to_input(prompts, crop, self.model.device)
+            if is_whole:
+                prepared = self._prepared(crop, masks)
+            else:
+                corners = [_corner(each, crop, side) for each in prompts]
+                if masks is not None:
+                    masks = _cut(masks, corners, side)
+                prepared, shifts = prepare_windows(
+                    self.model, self.embedding.of(crop), corners, side, masks=masks
+                )
+                points = points if points is None else points + shifts[:, None]
+                boxes = boxes if boxes is None else boxes + shifts.repeat(1, 2)
             logits, predicted_iou = self.model.decode(
-                self._prepared(shared)
-                if masks is None
-                else self.model.prepare(
-                    shared.placed, masks=masks, details=shared.details
-                ),
+                prepared,
                 points=points,
                 labels=labels,
                 boxes=boxes,
                 multimask=multimask,
             )
+            is_cut = np.zeros(len(prompts), bool)
+            if not is_whole:
+                origins = np.array(corners) * (PATCH // CELL)
+                shape = [-(-n // CELL) for n in crop.input_shape]
+                inside = (logits > 0).any(dim=1).cpu().numpy()
+                is_cut = reach_edge(inside, origins, shape)
+                logits = _on_frame(logits, origins, self.model.config.mask_size)
             # published weights answer as published; an earlier mask has its size
             if boxes is not None and masks is None and self.model.has_votes:
                 edges = np.concatenate([each.boxes for each in prompts])
                 logits = fill_boxes(logits, torch.from_numpy(edges), crop)
-        return logits, predicted_iou
+        return logits, predicted_iou, is_cut
 
     @torch.inference_mode()
-    def _share(self, crop: Crop) -> _Shared:
-        """Return what depends on a crop alone; of the last few crops it is kept."""
+    def _prepared(self, crop: Crop, masks: Tensor | None) -> PreparedEmbedding:
+        """Return what the decoder needs of a whole crop.
+
+        What depends on the crop alone is kept of the last few.
+        """
         embedding = self.embedding.of(crop)
         kept = self._shared.pop(crop, None)
         if kept is None or kept.embedding is not embedding:
-            with device_errors():
-                placed = self.model.place(embedding)
-                kept = _Shared(embedding, placed, self.model.details(placed))
+            placed = self.model.place(embedding)
+            kept = _Shared(embedding, placed, self.model.details(placed))
         self._shared[crop] = kept
         while len(self._shared) > _KEPT_CROPS:
             self._shared.popitem(last=False)
-        return kept
-
-    def _prepared(self, shared: _Shared) -> PreparedEmbedding:
-        """Return what all prompts without a mask share."""
-        if shared.prepared is None:
-            shared.prepared = self.model.prepare(shared.placed, details=shared.details)
-        return shared.prepared
+        if masks is not None:
+            return self.model.prepare(kept.placed, masks=masks, details=kept.details)
+        if kept.prepared is None:
+            kept.prepared = self.model.prepare(kept.placed, details=kept.details)
+        return kept.prepared
 
     @torch.inference_mode()
     def answer(self, logits: Tensor, predicted_iou: Tensor, crop: Crop) -> Prediction:
@@ -376,6 +442,48 @@ def _scaled_mask(logits: Tensor, crop: Crop) -> Drawn:
     origin, part = input_logits(logits, crop.input_shape, -1.0)
     box, mask = plane_mask(part, crop, origin)
     return Drawn(box, mask, float(stability_scores(part)))
+
+
+def _around(prompts: Prompts, crop: Crop) -> NDArray[np.float64]:
+    """Return what prompts speak of, (y0, x0, y1, x1), in pixels of the frame."""
+    boxes = crop.boxes_to_input(prompts.boxes)
+    ends = [crop.to_input(prompts.points), boxes[:, :2], boxes[:, 2:]]
+    if prompts.mask is not None and (prompts.mask > 0).any():
+        held = extent(prompts.mask > 0)
+        ends.append(CELL * np.array([[held.y0, held.x0], [held.y1, held.x1]]))
+    places = np.concatenate(ends)
+    return np.concatenate([places.min(axis=0), places.max(axis=0)])
+
+
+def _corner(prompts: Prompts, crop: Crop, side: int) -> tuple[int, int]:
+    """Return the first row and column of a window around prompts, in cells."""
+    y0, x0, y1, x1 = _around(prompts, crop).tolist()
+    row, column = (
+        min(max(int((first + last) / 2 // PATCH) - side // 2, 0), max(n - side, 0))
+        for first, last, n in zip(
+            (y0, x0), (y1, x1), (-(-n // PATCH) for n in crop.input_shape), strict=True
+        )
+    )
+    return row, column
+
+
+def _cut(masks: Tensor, corners: Sequence[tuple[int, int]], side: int) -> Tensor:
+    """Cut a window out of each of (N, 1, m, m) logits; corners and side in cells."""
+    n = PATCH // CELL
+    parts = [
+        mask[None, :, n * row : n * (row + side), n * column : n * (column + side)]
+        for mask, (row, column) in zip(masks, corners, strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _on_frame(logits: Tensor, origins: NDArray[np.int64], size: int) -> Tensor:
+    """Put windows (N, K, h, w) of logits where they belong, (N, K, size, size)."""
+    frame = logits.new_full((*logits.shape[:2], size, size), _BEYOND)
+    height, width = logits.shape[2:]
+    for i, (y, x) in enumerate(origins.tolist()):
+        frame[i, :, y : y + height, x : x + width] = logits[i]
+    return frame
 
 
 def needed(prompts: Prompts) -> Box:

@@ -25,9 +25,15 @@ from scipy import ndimage
 from napari_sam.engine.jobs import device_errors
 from napari_sam.engine.predict import decode_points, decoder_batch
 from napari_sam.engine.votes import find_meetings
+from napari_sam.engine.windows import (
+    CELL,
+    PATCH,
+    prepare_windows,
+    reach_edge,
+    window_side,
+)
 from napari_sam.errors import InputError
 from napari_sam.masks import Candidate, stability_scores
-from napari_sam.model.config import ConvConfig
 from napari_sam.model.proposal_head import ProposalHead
 from napari_sam.tiling import Box
 
@@ -40,13 +46,6 @@ if TYPE_CHECKING:
     from napari_sam.model import PreparedEmbedding, Sam
     from napari_sam.model.affinity import Details
     from napari_sam.tiling import Crop
-
-# Logits and maps have a quarter of the input's resolution, the embedding a 16th.
-_CELL = 4
-_PATCH = 16
-
-# Of our own network, which is trained on parts of a frame of 256 px.
-_DEFAULT_WINDOW = 256
 
 # Rounds of `_flooded` between two looks at whether anything still changes.
 _ROUNDS = 8
@@ -115,8 +114,8 @@ class ProposalMode:
             )
         if self.batch is not None and self.batch < 1:
             raise InputError(f"batch {self.batch}; use 1 or more")
-        if self.window is not None and self.window < 3 * _PATCH:
-            raise InputError(f"window {self.window} px; use {3 * _PATCH} px or more")
+        if self.window is not None and self.window < 3 * PATCH:
+            raise InputError(f"window {self.window} px; use {3 * PATCH} px or more")
 
 
 def proposal_candidates(
@@ -145,7 +144,7 @@ def proposal_candidates(
     list of Candidate
         In the order of the peaks.
     """
-    height, width = (-(-n // _CELL) for n in crop.input_shape)
+    height, width = (-(-n // CELL) for n in crop.input_shape)
     with torch.inference_mode(), device_errors():
         proposed, windows = _Windows.of(model, embedding)
         maps = proposed[0, :, :height, :width].cpu().numpy()
@@ -155,7 +154,7 @@ def proposal_candidates(
     else:
         seen = votes[0, :3, :height, :width].float().cpu().numpy()
         peaks = find_meetings(maps[0] > mode.foreground, seen, mode.min_share)
-    points = crop.to_plane((peaks + 0.5) * _CELL - 0.5)
+    points = crop.to_plane((peaks + 0.5) * CELL - 0.5)
     frame = _Frame.of(crop, maps[0])
     found: dict[int, Candidate | None] = {}
     whole = model.config.embedding_size
@@ -170,7 +169,7 @@ def proposal_candidates(
             answers = _Answers.best(
                 logits, ious, corners[batch], peaks, maps.shape[1:], mode
             )
-            is_cut = answers.reach_edge(maps.shape[1:])
+            is_cut = reach_edge(answers.logits > 0, answers.origins, maps.shape[1:])
             for i, k in enumerate(batch):
                 if is_cut[i]:
                     beyond.append(k)
@@ -270,7 +269,7 @@ class _Answers:
         mode: ProposalMode,
     ) -> Self:
         """Choose among the three masks of each prompt, with an eye on other peaks."""
-        origins = corners * (_PATCH // _CELL)
+        origins = corners * (PATCH // CELL)
         y, x = np.moveaxis(peaks - origins[:, None], 2, 0)  # (N, P) each
         height, width = logits.shape[2:]
         is_seen = (y >= 0) & (y < height) & (x >= 0) & (x < width)
@@ -292,17 +291,6 @@ class _Answers:
                 seen[i, y1:] = seen[i, :, x1:] = -np.inf
         stability = stability_scores(torch.from_numpy(seen)).numpy()
         return cls(origins, chosen, ious[rows, best], stability, penalties[rows, best])
-
-    def reach_edge(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Whether each mask touches an edge of its part inside the map, (N,)."""
-        inside, ends = self.logits > 0, self.origins + self.logits.shape[1:]
-        reached: NDArray[np.bool_] = (
-            ((self.origins[:, 0] > 0) & inside[:, 0].any(axis=1))
-            | ((self.origins[:, 1] > 0) & inside[:, :, 0].any(axis=1))
-            | ((ends[:, 0] < shape[0]) & inside[:, -1].any(axis=1))
-            | ((ends[:, 1] < shape[1]) & inside[:, :, -1].any(axis=1))
-        )
-        return reached
 
     def candidate(
         self, i: int, point: NDArray[np.float64], frame: _Frame, mode: ProposalMode
@@ -364,7 +352,7 @@ class _Frame:
         centres = np.zeros((max(box.shape), 2))
         centres[: box.height, 0] = np.arange(box.y0, box.y1)
         centres[: box.width, 1] = np.arange(box.x0, box.x1)
-        rows, columns = ((crop.to_input(centres) + 0.5) / _CELL - 0.5).T
+        rows, columns = ((crop.to_input(centres) + 0.5) / CELL - 0.5).T
         return cls(
             crop.index, box, foreground, rows[: box.height], columns[: box.width]
         )
@@ -398,10 +386,8 @@ class _Frame:
 def _window(model: Sam, mode: ProposalMode) -> int:
     """Return the side of a window, in patches of the embedding."""
     if mode.window is not None:
-        return min(mode.window // _PATCH, model.config.embedding_size)
-    if isinstance(model.config.encoder, ConvConfig):
-        return min(_DEFAULT_WINDOW // _PATCH, model.config.embedding_size)
-    return model.config.embedding_size
+        return min(mode.window // PATCH, model.config.embedding_size)
+    return window_side(model)
 
 
 def _corners(
@@ -411,8 +397,8 @@ def _corners(
 
     The peak's patch is in the middle, unless the window would leave the map.
     """
-    last = [max(-(-n * _CELL // _PATCH) - side, 0) for n in shape]
-    return (peaks * _CELL // _PATCH - side // 2).clip(0, last)
+    last = [max(-(-n * CELL // PATCH) - side, 0) for n in shape]
+    return (peaks * CELL // PATCH - side // 2).clip(0, last)
 
 
 def _autocast(model: Sam) -> torch.autocast:
@@ -477,19 +463,9 @@ class _Windows:
                 if self.whole is None:
                     self.whole = self.model.prepare(self.placed, details=self.details)
                 return self.whole.windows(places, side), None
-            middle = (size - side) // 2
-            parts = [
-                self.embedding[..., row : row + side, column : column + side]
-                for row, column in places
-            ]
-            origin = (middle, middle)
-            placed = self.model.place(torch.cat(parts), origin)
-            moved = middle - corners[:, ::-1]
-            shifts = torch.from_numpy(_PATCH * moved).to(placed)
-            details = self.details
-            if details is not None:
-                details = details.windows(places, side, (size, size)).moved(shifts)
-            return self.model.prepare(placed, origin=origin, details=details), shifts
+            return prepare_windows(
+                self.model, self.embedding, places, side, details=self.details
+            )
 
 
 def _decode(

@@ -77,6 +77,7 @@ class StackPlanes:
 
     def index(self, i: int) -> tuple[int, int]:
         """(frame, slice) of the i-th plane."""
+        i = int(i)  # numpy's integers are no numbers to JSON
         return (self.at, i) if self.along == "z" else (i, self.at)
 
     def predictor(self, i: int) -> Predictor:

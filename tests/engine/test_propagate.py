@@ -428,6 +428,14 @@ def test_slices_are_encoded_in_batches_and_nothing_twice(monkeypatch, is_kept):
         assert sum(oracle.batches) == 12
 
 
+def test_slices_may_be_numbers_of_numpy(tmp_path):
+    truth = box_stack(4, (1, 0, 4, 8, 8, 8, 0))
+    middle = np.flatnonzero(truth.any((1, 2)))[2]
+    kept = EmbeddingCache(tmp_path)  # on disk, which writes the number down
+    found, _ = follow(truth, {middle: click(12, 12)}, cache=kept)
+    assert_found(found, truth == 1)
+
+
 def test_what_a_slice_has_is_computed_once_for_objects_and_corrections():
     truth = box_stack(9, (1, 0, 9, 4, 4, 8, 0), (2, 0, 9, 18, 6, 8, 1))
     oracle = StackOracle(truth)

@@ -29,7 +29,7 @@ from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.manifest import CropRecord, Manifest
 from napari_sam.engine.recipe import Recipe
 from napari_sam.engine.records import made_by
-from napari_sam.engine.results import check_overlay, write_results
+from napari_sam.engine.results import without_overlay, write_results
 from napari_sam.engine.spool import Spool
 from napari_sam.errors import DeviceError, InputError, NapariSamError
 from napari_sam.tiling import CropGrid
@@ -156,6 +156,7 @@ def segment_file(  # noqa: PLR0913 - an image, a model, and how
         opened, model, config or AutomaticConfig(), weights or model.name
     )
     opened = replace(opened, grid=_grid(recipe, opened))
+    outputs = without_overlay(opened, outputs)
     n_objects, failed, was_done = yield from _segment_opened(
         opened, recipe, outputs, model, workers, cache
     )
@@ -212,6 +213,7 @@ def segment_recipe(
         )
     path = image or Path(recipe.image)
     recipe = replace(recipe, image=str(path.resolve()))
+    outputs = without_overlay(opened, outputs)
     n_objects, failed, was_done = yield from _segment_opened(
         opened, recipe, outputs, model, workers, cache
     )
@@ -263,7 +265,6 @@ def _segment_opened(
     cache: EmbeddingCache | None,
 ) -> Job[tuple[int, tuple[CropRecord, ...], bool]]:
     """Return the number of objects, crops that failed, and if all was there already."""
-    check_overlay(opened, outputs)
     manifest = _manifest(recipe, outputs)
     spools = _spools(manifest, opened, outputs)
     grid = _grid(recipe, opened)
@@ -294,8 +295,10 @@ def _segment_opened(
 def _manifest(recipe: Recipe, outputs: Outputs) -> Manifest:
     """Go on with what was begun, or begin; refuse to replace what is of others."""
     earlier = Manifest.read(outputs.manifest)
-    if earlier is None or earlier.key != recipe.key:
+    if earlier is None:
         check_free(outputs)
+    elif earlier.key != recipe.key:
+        check_free(outputs, "was made with other settings or of another image")
     elif earlier.is_complete and outputs.overwrite:
         outputs.manifest.unlink()  # asked for once more
     elif earlier.is_complete and not _are_there(outputs):

@@ -41,6 +41,7 @@ from napari_sam.errors import (
 )
 from napari_sam.images import ImageSource, Intensity, find_intensity
 from napari_sam.images.background import MIN_CONTRAST
+from napari_sam.model import Sam
 from napari_sam.readers import open_image
 from napari_sam.settings import get_settings
 from napari_sam.tiling import CELLS, Box, Crop, CropGrid, Need
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_sam.model import Sam
 
 CropState: TypeAlias = Literal["missing", "done", "skipped"]
 
@@ -595,6 +595,11 @@ def open_plane(
         If an argument does not fit the image or the model.
     """
     source = open_image(image)
+    if not isinstance(model, Sam):
+        raise InputError(
+            f"model {model!r}; give what load_model returns, as in "
+            "load_model('default')"
+        )
     if model.training:
         raise InputError("the model is in training mode; call model.eval() first")
     if grid is None:

@@ -305,12 +305,12 @@ def _diameter_px(source: ImageSource, options: ImageOptions) -> float | None:
     return options.diameter_um / math.prod(source.pixel_size_um) ** 0.5
 
 
-def check_free(outputs: Outputs) -> None:
+def check_free(outputs: Outputs, why: str = "exists already") -> None:
     """Refuse to replace a file before the work, not after it."""
     for path in (outputs.labels, outputs.overlay, outputs.measurements, outputs.seams):
         if path is not None and path.exists() and not outputs.overwrite:
             raise FileError(
                 errno.EEXIST,
-                "exists already; give another name, or overwrite",
+                f"{why}; give another name, or overwrite",
                 str(path),
             )

@@ -7,22 +7,22 @@ for all its fields.
 from __future__ import annotations
 
 import glob
+import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sam.errors import FormatError, InputError, MissingFileError
-from napari_sam.readers import list_images
+from napari_sam.readers import IMAGE_ENDINGS, list_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from napari_sam.engine.files import ImageOptions
 
-_ENDINGS = (
-    ".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp", ".zarr",
-)  # fmt: skip
+logger = logging.getLogger(__name__)
+
 # What this program writes beside an image and could take for one.
 _RESULTS = re.compile(
     r"(?P<stem>.+)\.((labels|linked|uncertainty)\.(tif|zarr)|(overlay|outlines)\.png)"
@@ -99,12 +99,7 @@ def _images(path: Path) -> Iterator[InputImage]:
         yield from (InputImage(path, name) for name in _names(path))
         return
     if path.is_dir():
-        found = [each for each in sorted(path.iterdir()) if _is_image(each)]
-        if not found:
-            raise InputError(
-                f"{path} holds no image ({', '.join(_ENDINGS)}); give the folder that "
-                "does, or name other files"
-            )
+        found = _in_folder(path)
     elif path.exists():
         yield InputImage(path)
         return
@@ -121,6 +116,22 @@ def _images(path: Path) -> Iterator[InputImage]:
                 yield from _images(each)
         else:
             yield InputImage(each)
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """List the images of a folder, and say what it holds besides."""
+    there = [each for each in folder.iterdir() if not each.name.startswith(".")]
+    found = [each for each in sorted(there) if _is_image(each)]
+    others = {each.suffix or each.name for each in set(there) - set(found)}
+    besides = ", ".join(sorted(others))
+    if not found:
+        raise InputError(
+            f"{folder} holds no image ({', '.join(IMAGE_ENDINGS)}), only "
+            f"{besides or 'nothing'}; give the folder that does, or name other files"
+        )
+    if others:
+        logger.info("%s: left out %s", folder, besides)
+    return found
 
 
 def _is_result(path: Path, found: Sequence[InputImage]) -> bool:
@@ -147,8 +158,8 @@ def _names(path: Path) -> tuple[str | None, ...]:
 
 
 def _is_image(path: Path) -> bool:
-    is_named = path.suffix.lower() in _ENDINGS and not path.name.startswith(".")
-    return is_named and (path.is_file() or _is_zarr(path))
+    is_named = path.suffix.lower() in IMAGE_ENDINGS
+    return is_named and (not path.is_dir() or _is_zarr(path))
 
 
 def _is_zarr(path: Path) -> bool:

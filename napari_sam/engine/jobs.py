@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
 import torch
 from tqdm import tqdm
 
-from napari_sam.errors import DeviceError
+from napari_sam.errors import DeviceError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,6 +133,11 @@ def run(job: Job[T], *, progress: bool | None = None) -> T:
     >>> run(count(3), progress=False)
     3
     """
+    if not hasattr(job, "__next__"):
+        raise InputError(
+            f"{type(job).__name__} is no job; give what embed, segment, propagate or "
+            "train returns"
+        )
     hidden = not (sys.stderr.isatty() if progress is None else progress)
     with tqdm(disable=hidden, dynamic_ncols=True) as bar:
         while True:

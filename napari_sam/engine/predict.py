@@ -42,6 +42,7 @@ from napari_sam.engine.windows import (
 )
 from napari_sam.errors import InputError, NapariSamWarning
 from napari_sam.masks import stability_scores
+from napari_sam.model import Sam
 from napari_sam.prompts import Prompts, alike, points_to_input, to_input
 from napari_sam.tiling import Box, Crop
 
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_sam.engine.embed import PlaneEmbedding
-    from napari_sam.model import PreparedEmbedding, Sam
+    from napari_sam.model import PreparedEmbedding
     from napari_sam.model.affinity import Details
 
 # Crops of which a predictor keeps what prompts share: about 6 MB of details each, 20 MB
@@ -145,10 +146,17 @@ class Predictor:
     Raises
     ------
     InputError
-        If the embedding comes from another encoder.
+        If the embedding comes from another encoder, or is none.
     """
 
     def __init__(self, model: Sam, embedding: PlaneEmbedding) -> None:
+        if not isinstance(model, Sam):
+            raise InputError(f"model {model!r}; give what load_model returns")
+        if not hasattr(embedding, "grid"):
+            raise InputError(
+                f"an embedding of type {type(embedding).__name__}; give what "
+                "run(embed(image, model)) or open_plane(image, model) returns"
+            )
         if model is not embedding.model and (
             encoder_digest(model) != encoder_digest(embedding.model)
         ):
@@ -220,6 +228,8 @@ class Predictor:
         list of Prediction
             In the order of the prompts.
         """
+        if isinstance(prompts, Prompts):
+            raise InputError("one Prompts; give a list of them, or use predict")
         checked = [self._checked(each) for each in prompts]
         by_crop: dict[Crop, list[int]] = {}
         for i, each in enumerate(checked):
@@ -257,6 +267,11 @@ class Predictor:
         return self.embedding.crop_around(region)
 
     def _checked(self, prompts: Prompts) -> Prompts:
+        if not isinstance(prompts, Prompts):
+            raise InputError(
+                f"prompts of type {type(prompts).__name__}; give Prompts(points=[[y, x"
+                "]]), or Prompts(boxes=[y0, x0, y1, x1])"
+            )
         shape, size = self.embedding.grid.shape, self.model.config.mask_size
         if prompts.is_empty:
             raise InputError(

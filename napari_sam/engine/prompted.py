@@ -16,7 +16,7 @@ from napari_sam.engine.files import ImageOptions, check_free, open_file, open_so
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.predict import Predictor
 from napari_sam.engine.records import made_by, record_of_prompts
-from napari_sam.engine.results import write_labels
+from napari_sam.engine.results import without_overlay, write_labels
 from napari_sam.errors import InputError, NapariSamWarning
 from napari_sam.masks import Candidate
 from napari_sam.prompts import (
@@ -139,6 +139,7 @@ def predict_file(  # noqa: PLR0913 - an image, its prompts, a model, and how
             f"{path} has {len(opened.planes)} planes, and prompts belong to one; "
             "choose it: frame,slice, counted from 0"
         )
+    outputs = without_overlay(opened, outputs)
     embedding = open_plane(
         opened.source,
         model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
 from dataclasses import replace
 from itertools import product
@@ -11,7 +12,7 @@ import numpy as np
 
 from napari_sam.engine.automatic import object_table
 from napari_sam.engine.records import MOST_NOTED, ObjectRecord, as_notes
-from napari_sam.errors import FormatError, InputError
+from napari_sam.errors import FormatError, NapariSamWarning
 from napari_sam.images import ImageSource, read_rgb
 from napari_sam.stitch import Painting, find_seams
 from napari_sam.tiling import Box
@@ -228,27 +229,32 @@ def _records(
             )
 
 
-def check_overlay(opened: OpenedFile, outputs: Outputs) -> None:
-    """Refuse an overlay of more than one plane, or of one that is too large.
+def without_overlay(opened: OpenedFile, outputs: Outputs) -> Outputs:
+    """Leave out an overlay that cannot be drawn; labels are worth having without.
 
-    Raises
-    ------
-    InputError
+    Warns
+    -----
+    NapariSamWarning
+        If the image has several planes, or one that is too large.
     """
-    if outputs.overlay is None:
-        return
-    if len(opened.planes) > 1:
-        raise InputError(
-            f"{opened.source.name} has {len(opened.planes)} planes, and an overlay is "
-            "a picture of one; choose a plane, or leave the overlay out"
-        )
     height, width = opened.source.plane_shape
-    if height * width > MAX_OVERLAY_PIXELS:
-        raise InputError(
-            f"{opened.source.name} has {height} x {width} px, and an overlay is a "
-            f"picture of at most {MAX_OVERLAY_PIXELS} px; leave it out and open image "
-            "and labels in napari, or choose a smaller resolution level"
+    if len(opened.planes) > 1:
+        n_planes = len(opened.planes)
+        why = f"{n_planes} planes, and an overlay shows one; choose a plane"
+    elif height * width > MAX_OVERLAY_PIXELS:
+        why = (
+            f"{height} x {width} px, and an overlay has at most {MAX_OVERLAY_PIXELS} "
+            "px; open image and labels in napari, or choose a smaller resolution level"
         )
+    else:
+        return outputs
+    if outputs.overlay is not None:
+        warnings.warn(
+            f"no overlay of {opened.source.name}: it has {why}",
+            NapariSamWarning,
+            stacklevel=2,
+        )
+    return replace(outputs, overlay=None)
 
 
 def _measurements(

@@ -159,8 +159,8 @@ def _rows(
     values: ArrayLike | None, n_columns: int, what: str, order: str
 ) -> NDArray[np.float32]:
     try:
-        array = np.array([] if values is None else values, np.float32)
-    except (ValueError, TypeError) as error:
+        array = np.asarray([] if values is None else values, np.float32).copy()
+    except (ValueError, TypeError, RuntimeError) as error:  # of tensors
         raise InputError(f"{what} {values!r}; give {order} of each") from error
     if array.size == 0:
         array = array.reshape(0, n_columns)
@@ -177,9 +177,13 @@ def _rows(
 
 
 def _checked_signs(positive: ArrayLike | None, n_points: int) -> NDArray[np.bool_]:
-    signs = np.array(
-        np.ones(n_points, bool) if positive is None else positive, bool, ndmin=1
-    )
+    given = np.atleast_1d(np.ones(n_points, bool) if positive is None else positive)
+    if not np.isin(given, (0, 1)).all():
+        raise InputError(
+            f"positive {given.tolist()}; give True for a point in the object, False "
+            "for one beside it"
+        )
+    signs = given.astype(bool)
     if signs.shape != (n_points,):
         raise InputError(
             f"{signs.size} values of positive for {n_points} points; give one for each"

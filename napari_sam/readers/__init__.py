@@ -18,6 +18,7 @@ import re
 import warnings
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,14 @@ from napari_sam.readers.stored import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["list_images", "list_levels", "open_image"]
+__all__ = ["IMAGE_ENDINGS", "list_images", "list_levels", "open_image"]
+
+IMAGE_ENDINGS = (
+    ".bif", ".bmp", ".btf", ".czi", ".ims", ".jpeg", ".jpg", ".lif", ".lsm", ".nd2",
+    ".ndpi", ".npy", ".oib", ".oir", ".pgm", ".png", ".ppm", ".qptiff", ".scn", ".stk",
+    ".svs", ".tf8", ".tif", ".tiff", ".vsi", ".webp", ".zarr",
+)  # fmt: skip
+"""By these a folder is searched for images; a file that is named may have any."""
 
 _RASTER_FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
 _PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I", "F")
@@ -240,12 +248,13 @@ def _from_stored(
 
 
 def _from_array(array: Any, axes: str | None) -> ImageSource:
-    shape = getattr(array, "shape", None)
-    if shape is None or not hasattr(array, "dtype"):
+    try:
+        shape, _ = tuple(array.shape), np.dtype(array.dtype)
+    except (AttributeError, TypeError) as error:
         raise InputError(
             f"cannot open {type(array).__name__}; give a path, or an array of numpy, "
-            "dask, zarr or xarray"
-        )
+            "dask, zarr or xarray (numpy.asarray makes one of a list or a tensor)"
+        ) from error
     if axes is None:
         dims = [str(name) for name in getattr(array, "dims", ())]  # of xarray
         names = "".join(name[0].upper() for name in dims)
@@ -256,7 +265,7 @@ def _from_array(array: Any, axes: str | None) -> ImageSource:
 def _given_size(size: float | Sequence[float]) -> dict[str, Any]:
     """Bring a pixel size as people give it to the fields of ImageSource."""
     sizes = (size, size) if isinstance(size, int | float) else tuple(size)
-    if len(sizes) not in (2, 3):
+    if len(sizes) not in (2, 3) or not all(isinstance(n, Real) for n in sizes):
         raise InputError(
             f"pixel_size_um={size}; give one number, or (y, x), or (z, y, x)"
         )

@@ -89,6 +89,8 @@ def load_model(
     ------
     WeightsError
         If there is no such name or file, or it holds no SAM.
+    InputError
+        If it is neither, or the precision is unknown.
     DeviceError
         If the device is missing or too small.
     """
@@ -97,9 +99,14 @@ def load_model(
     chosen = pick_precision(
         settings.precision if precision == "auto" else precision, target
     )
+    if name_or_path is not None and not isinstance(name_or_path, str | Path):
+        raise InputError(
+            f"weights {name_or_path!r}; give a name of list_models(), or a path"
+        )
     name, path, sha256 = _locate("default" if name_or_path is None else name_or_path)
     state, config = read_weights(path)
-    model = Sam(config)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay
+        model = Sam(config)
     _fill(model, state, path)
     try:
         model.to(target)

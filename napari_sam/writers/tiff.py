@@ -87,8 +87,10 @@ def save_labels(  # noqa: PLR0913 - what a label file can hold
         source = label_source(labels, pixel_size_um)
         labels, axes = _Stack(source), stack_axes(source)
         pixel_size_um = stack_size_um(source)
+    elif isinstance(labels, list | tuple):
+        labels = np.asarray(labels)
     shape = tuple(int(n) for n in labels.shape)
-    if np.dtype(labels.dtype).kind not in "bui":
+    if getattr(labels.dtype, "kind", None) not in ("b", "u", "i"):
         raise InputError(
             f"labels of type {labels.dtype}; give integers, the object ids"
         )

@@ -142,25 +142,29 @@ def test_one_plane_of_a_stack_is_chosen(
     assert tifffile.imread(tmp_path / "stack.labels.tif").shape == (40, 50)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["segment", "--overlay"], "an overlay is a picture of one"),
-        (["segment", "--plane", "5"], "2 slices"),
-    ],
-)
-def test_a_stack_where_one_plane_is_needed_is_refused(
-    cli: Callable[..., Ended],
-    stack: Path,
-    weights: Path,
-    tmp_path: Path,
-    arguments: list[str],
-    message: str,
+def test_a_plane_that_is_not_there_is_refused(
+    cli: Callable[..., Ended], stack: Path, weights: Path, tmp_path: Path
 ) -> None:
-    ended = cli(arguments[0], stack, "--model", weights, *arguments[1:])
+    ended = cli("segment", stack, "--model", weights, "--plane", "5")
     assert ended.status == 2
-    assert message in ended.err
+    assert "2 slices" in ended.err
     assert not (tmp_path / "stack.labels.tif").exists()
+
+
+def test_a_stack_among_images_has_labels_without_overlay(
+    cli: Callable[..., Ended], image: Path, stack: Path, weights: Path, tmp_path: Path
+) -> None:
+    given = ("segment", image, stack, "--model", weights, "--overlay", "-o", "out")
+    ended = cli(*given)
+    assert ended.status == 0, ended.err
+    assert "no overlay of stack: it has 2 planes" in ended.err
+    names = {path.name for path in (tmp_path / "out").glob("*.*")}
+    assert {"stack.labels.tif", "cells.overlay.png"} <= names
+    assert "stack.overlay.png" not in names
+    assert "were there already" in cli(*given).out
+    ended = cli(*given, "--set", "min_area=30")
+    assert ended.status == 1
+    assert "made with other settings" in ended.err
 
 
 def test_a_channel_is_chosen_by_number_or_name(

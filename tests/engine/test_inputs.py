@@ -27,6 +27,22 @@ def test_a_folder_stands_for_the_images_in_it(folder: Path) -> None:
     assert names == ["a.PNG", "b.tif", "d.zarr"]
 
 
+def test_what_cannot_be_opened_is_found_out_later(folder: Path) -> None:
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    (folder / "d.zarr" / "zarr.json").write_text("no JSON")
+    (folder / "slide.czi").touch()
+    names = [each.path.name for each in find_inputs([folder])]
+    assert names == ["a.PNG", "b.tif", "d.zarr", "gone.png", "slide.czi"]
+
+
+def test_what_a_folder_holds_besides_is_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "napari_sam"):
+        find_inputs([folder])
+    assert caplog.messages == [f"{folder}: left out .txt, sub"]
+
+
 def test_an_image_named_twice_is_one(folder: Path) -> None:
     given = [folder, folder / "b.tif", f"{folder}/*.tif"]
     assert find_inputs(given) == find_inputs([folder])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from napari_sam.engine.jobs import Step, device_errors, job, run
-from napari_sam.errors import DeviceError
+from napari_sam.errors import DeviceError, InputError
 
 
 def count(n, closed):
@@ -25,6 +25,11 @@ def test_run_returns_the_result():
 
 def test_run_of_a_job_without_steps():
     assert run(count(0, [])) == 0
+
+
+def test_run_takes_jobs_only():
+    with pytest.raises(InputError, match="list is no job"):
+        run([1, 2])
 
 
 def test_closing_a_job_cancels_it_and_cleans_up():

@@ -215,6 +215,20 @@ class TestRefused:
             Predictor(tiny_sam, predictor.embedding)
 
 
+def test_what_is_forgotten_is_said(predictor, oracle, truth):
+    image = image_of(truth)
+    with pytest.raises(InputError, match=r"type generator; give what run\(embed"):
+        Predictor(oracle, embed(image, oracle))
+    with pytest.raises(InputError, match="model 'default'; give what load_model"):
+        Predictor("default", predictor.embedding)
+    with pytest.raises(InputError, match="model 'default'; give what load_model"):
+        open_plane(image, "default")
+    with pytest.raises(InputError, match="prompts of type list; give Prompts"):
+        predictor.predict([[5, 9]])
+    with pytest.raises(InputError, match="one Prompts; give a list"):
+        predictor.predict_many(Prompts(points=[[5, 9]]))
+
+
 def test_another_decoder_with_the_same_encoder_will_do(tiny_sam, noise):
     other = copy.deepcopy(tiny_sam)
     with torch.no_grad():

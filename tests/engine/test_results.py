@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from napari_sam.engine.files import ImageOptions, OpenedFile, Outputs
-from napari_sam.engine.results import LabelStack, check_overlay, write_results
-from napari_sam.errors import InputError
+from napari_sam.engine.results import LabelStack, without_overlay, write_results
+from napari_sam.errors import NapariSamWarning
 from napari_sam.images import ImageSource, Intensity
 from napari_sam.masks import Candidate
 from napari_sam.stitch import Views, stitch
@@ -78,7 +78,7 @@ def test_one_plane_of_a_stack_is_measured_with_its_own_pixels(
     assert (tmp_path / "x.seams.csv").read_text().count("\n") == 1
 
 
-def test_an_overlay_of_a_slide_is_refused_before_the_work(tmp_path: Path) -> None:
+def test_an_overlay_of_a_slide_is_left_out_before_the_work(tmp_path: Path) -> None:
     array = np.broadcast_to(np.uint8(0), (20_000, 20_000))
     opened = OpenedFile(
         ImageSource(array, name="slide"),
@@ -87,6 +87,6 @@ def test_an_overlay_of_a_slide_is_refused_before_the_work(tmp_path: Path) -> Non
         None,
     )
     to = Outputs(tmp_path / "x.tif", overlay=tmp_path / "x.png")
-    with pytest.raises(InputError, match="at most 100000000 px; leave it out"):
-        check_overlay(opened, to)
-    check_overlay(opened, Outputs(tmp_path / "x.tif"))
+    with pytest.warns(NapariSamWarning, match="an overlay has at most 100000000 px"):
+        assert without_overlay(opened, to) == Outputs(tmp_path / "x.tif")
+    without_overlay(opened, Outputs(tmp_path / "x.tif"))  # says nothing

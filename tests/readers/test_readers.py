@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 import zarr
 from numpy.testing import assert_array_equal
 from PIL import Image
@@ -64,7 +65,7 @@ def test_takes_arrays_of_all_kinds_as_they_are() -> None:
     assert open_image(np.zeros((2, 9, 8)).view(Named)).axes == "TXY"
 
 
-@pytest.mark.parametrize("thing", [None, 5, [[1, 2], [3, 4]]])
+@pytest.mark.parametrize("thing", [None, 5, [[1, 2], [3, 4]], torch.zeros(4, 5)])
 def test_refuses_what_is_neither_path_nor_array(thing: Any) -> None:
     with pytest.raises(InputError, match=r"cannot open .* give a path, or an array"):
         open_image(thing)

@@ -308,6 +308,17 @@ def test_paths_and_names_that_are_none(folder: Path) -> None:
         load_model("nothing.pth")
     with pytest.raises(WeightsError, match="no weights are called 'vit_x'"):
         load_model("vit_x")
+    with pytest.raises(InputError, match="give a name of list_models"):
+        load_model(3)  # type: ignore[arg-type]
+
+
+def test_loading_leaves_the_callers_random_numbers(model: Sam, folder: Path) -> None:
+    path = save_weights(model.state_dict(), folder / "w.safetensors", model.config)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load_cpu(path)
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
 
 def test_bundled_weights_are_the_default(

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import tifffile
+import torch
 import zarr
 from numpy.testing import assert_array_equal
 
@@ -120,6 +121,8 @@ def test_masks_are_labels_of_one_object(tmp_path: Path) -> None:
         (np.array([[-1, 0]]), {}, "ids from -1 to 0 do not fit in uint32"),
         (np.array([[2**32]]), {}, "not fit in uint32; .* or save as OME-Zarr"),
         (np.zeros((4, 4)), {}, "labels of type float64; give integers"),
+        ([[0.5, 1]], {}, "labels of type float64; give integers"),
+        (torch.ones(4, 4), {}, "labels of type torch.float32; give integers"),
         (np.zeros((4, 0), int), {}, "have no pixels"),
         (np.zeros(4, int), {}, r"axes '' for labels of shape \(4,\)"),
         (np.zeros((2, 4, 4), int), {"axes": "YXZ"}, "the last two YX"),

@@ -298,7 +298,9 @@ def _manifest(recipe: Recipe, outputs: Outputs) -> Manifest:
     if earlier is None:
         check_free(outputs)
     elif earlier.key != recipe.key:
-        check_free(outputs, "was made with other settings or of another image")
+        check_free(
+            outputs, "exists already, made with other settings or of another image"
+        )
     elif earlier.is_complete and outputs.overwrite:
         outputs.manifest.unlink()  # asked for once more
     elif earlier.is_complete and not _are_there(outputs):

@@ -14,7 +14,6 @@ Candidates may still overlap; `napari_sam.stitch` resolves that.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -402,8 +401,9 @@ def _corners(
 
 
 def _autocast(model: Sam) -> torch.autocast:
-    is_bfloat16 = model.precision == "bfloat16"
-    return torch.autocast(model.device.type, torch.bfloat16, enabled=is_bfloat16)
+    """Compute in bfloat16 on a GPU; on a CPU the network itself says what is."""
+    is_low = model.precision == "bfloat16" and model.device.type != "cpu"
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=is_low)
 
 
 @dataclass(slots=True, eq=False)
@@ -476,8 +476,7 @@ def _decode(
     shifts: Tensor | None,
 ) -> tuple[Tensor, NDArray[np.float32]]:
     """Decode points on a part of the embedding: logits (N, 3, h, w), IoU (N, 3)."""
-    # On a CPU the decoder itself keeps what is large in the model's precision.
-    with _autocast(model) if model.device.type != "cpu" else nullcontext():
+    with _autocast(model):
         logits, ious = decode_points(model, part, crop, points, shifts=shifts)
     return logits, ious.cpu().numpy()
 

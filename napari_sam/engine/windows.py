@@ -84,17 +84,17 @@ def prepare_windows(
     """
     size = embedding.shape[-1]
     middle = (size - side) // 2
-    parts = [
-        embedding[..., row : row + side, column : column + side]
-        for row, column in corners
-    ]
+    cells = embedding[0].permute(1, 2, 0)  # as the network takes them
+    parts = [cells[row : row + side, column : column + side] for row, column in corners]
     origin = (middle, middle)
-    placed = model.place(torch.cat(parts), origin)
+    placed = model.place(torch.stack(parts).permute(0, 3, 1, 2), origin)
     moved = [(middle - column, middle - row) for row, column in corners]
     shifts = PATCH * placed.new_tensor(moved)
     if details is not None:
         details = details.windows(corners, side, (size, size)).moved(shifts)
-    prepared = model.prepare(placed, masks=masks, origin=origin, details=details)
+    prepared = model.prepare(
+        placed, masks=masks, origin=origin, details=details, is_shared=False
+    )
     return prepared, shifts
 
 

@@ -214,24 +214,28 @@ class Affinity(nn.Module):
             ],
             dim=1,
         )
-        # A negative click where all vote for the object's own centre shall cut off a
-        # part, not all: it speaks for the places that are nearer to it.
-        usual = _RADIUS * size[:, 0]
-        against = _nearness(centre, seen[..., :2], is_negative, usual)
-        against = (against - _nearness(centre, own, is_own, usual)).clamp(min=0)
-        around = _nearness(place, own, is_own, size[:, 0])
         near = (_NEAR * size[:, 0]).clamp(min=_NEAREST)
         at_positive = _nearness(place, points, is_positive, near)
-        at_negative = _nearness(place, points, is_negative, near)
-        at_negative = (at_negative - at_positive).clamp(min=0)
-        outside, ellipse = _box_maps(place, middle, extent, has_box)
-
-        soft = (4 * torch.tanh(foreground[:, 0] / 4)).expand(n, -1, -1)
+        shared = {
+            2: (4 * torch.tanh(foreground[:, 0] / 4)).expand(n, -1, -1),
+            3: _nearness(place, own, is_own, size[:, 0]),
+            6: at_positive,
+        }
+        if _may_be_any(is_negative):
+            # A negative click where all vote for the object's own centre shall cut off
+            # a part, not all: it speaks for the places that are nearer to it.
+            usual = _RADIUS * size[:, 0]
+            against = _nearness(centre, seen[..., :2], is_negative, usual)
+            against = against - _nearness(centre, own, is_own, usual)
+            at_negative = _nearness(place, points, is_negative, near) - at_positive
+            shared |= {1: against.clamp(min=0), 7: at_negative.clamp(min=0)}
+        if _may_be_any(has_box):
+            shared[4], shared[5] = _box_maps(place, middle, extent, has_box)
         gains = self.gains + adjusted[..., 3:]  # N, K, 9
-        shared = torch.stack(
-            [against, soft, around, outside, ellipse, at_positive, at_negative], dim=1
+        maps = torch.stack(list(shared.values()), dim=1)
+        weighed = (gains[..., list(shared)] @ maps.flatten(2)).unflatten(
+            2, maps.shape[2:]
         )
-        weighed = (gains[..., 1:8] @ shared.flatten(2)).unflatten(2, shared.shape[2:])
         first, constant = gains[..., :1, None], gains[..., 8:, None]
         logits: Tensor = first * meeting + weighed + constant
         return logits
@@ -259,11 +263,9 @@ def _nearness(at: Tensor, seeds: Tensor, counts: Tensor, radius: Tensor) -> Tens
         1 at a seed that ``counts`` (N, J), falling off like a Gaussian with standard
         deviation ``radius`` (N,); 0 without seeds.
     """
-    n, n_seeds = counts.shape
-    nearest = at.new_full((n, *at.shape[2:]), _NONE)
-    for j in range(n_seeds):
-        # a GPU would wait for the answer longer than the sums take
-        if at.device.type == "cpu" and not bool(counts[:, j].any()):
+    nearest = at.new_full((len(counts), *at.shape[2:]), _NONE)
+    for j in range(counts.shape[1]):
+        if not _may_be_any(counts[:, j]):
             continue
         apart = at - seeds[:, j, :, None, None]
         squared = apart.square().sum(1)
@@ -272,6 +274,11 @@ def _nearness(at: Tensor, seeds: Tensor, counts: Tensor, radius: Tensor) -> Tens
     return torch.exp(-nearest / (2 * radius.square()[:, None, None])) * counts.any(
         1
     ).view(-1, 1, 1)
+
+
+def _may_be_any(counts: Tensor) -> bool:
+    """Whether any counts; a GPU would wait for the answer longer than for the sums."""
+    return counts.device.type != "cpu" or bool(counts.any())
 
 
 def _box_maps(

@@ -90,8 +90,8 @@ class ConvEncoder(nn.Module):
         """
         features, offsets = self._seen(x)
         with _in_float32():
-            code, offsets = self.centres(offsets, origin)
-            return self.norm(features + code), offsets
+            embedding = self.norm(features + self.centres(offsets, origin))
+        return embedding, F.pixel_shuffle(offsets.float(), 2)
 
     def look(self, x: Tensor) -> Tensor:
         """Encode all but where in the frame it is.
@@ -126,7 +126,7 @@ class ConvEncoder(nn.Module):
             [seen.shape[1] - CentreCode.CHANNELS, CentreCode.CHANNELS], 1
         )
         with _in_float32():
-            embedding: Tensor = self.norm(features + self.centres(offsets, origin)[0])
+            embedding: Tensor = self.norm(features + self.centres(offsets, origin))
         return embedding
 
     def _seen(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,34 +191,42 @@ class CentreCode(nn.Module):
         projection = torch.randn(2, self.N_FREQUENCIES) * deviations
         self.register_buffer("projection", projection)
 
-    def forward(
-        self, offsets: Tensor, origin: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """Encode the centres that ``offsets`` of features, (B, 8, e, f), speak of.
+    def forward(self, offsets: Tensor, origin: tuple[int, int]) -> Tensor:
+        """Encode the centres that offsets of features speak of.
+
+        Parameters
+        ----------
+        offsets : (B, 8, e, f) tensor
+            (x, y) from the middle of each place to the centre, in units of `UNIT`: x
+            of the four quarters of a cell, row by row, then y.
+        origin : tuple of int
+            Row and column of the first cell in the frame.
 
         Returns
         -------
-        code : (B, C, e, f) tensor
-        offsets : (B, 2, 2 * e, 2 * f) float32 tensor
-            (x, y) from the middle of each place to the centre, in units of `UNIT`.
+        (B, C, e, f) tensor
         """
-        offsets = F.pixel_shuffle(offsets.float(), 2)
         # Positions need more digits than bfloat16 has.
         with torch.autocast(offsets.device.type, enabled=False):
-            at = self._places(offsets, origin) + self.UNIT * offsets
-            angles = torch.einsum("bdhw,df->bfhw", at, 2 * math.pi * self.projection)
-            waves = torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
-        code: Tensor = self.mix(F.pixel_unshuffle(waves, 2))
-        return code, offsets
+            # cells first, so that each is a row of the product
+            moved = offsets.float().permute(0, 2, 3, 1).unflatten(3, (2, 4)).mT
+            at = self._places(offsets, origin) + self.UNIT * moved  # B, e, f, 4, 2
+            angles = at @ (2 * math.pi * self.projection)
+            waves = torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
+        # a channel of the kernel is a wave of a quarter, quarters last
+        kernel = self.mix.weight.unflatten(1, (-1, 4)).flatten(2).mT.flatten(1)
+        code: Tensor = F.linear(waves.flatten(3), kernel, self.mix.bias)
+        return code.permute(0, 3, 1, 2)
 
     @staticmethod
     def _places(offsets: Tensor, origin: tuple[int, int]) -> Tensor:
-        """Return the middles of the places in the frame, (x, y), (2, 2e, 2f)."""
+        """Return the middles of the quarters in the frame, (x, y), (e, f, 4, 2)."""
         height, width = offsets.shape[-2:]
-        y = 8 * torch.arange(height, device=offsets.device) + 16 * origin[0] + 3.5
-        x = 8 * torch.arange(width, device=offsets.device) + 16 * origin[1] + 3.5
-        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-        return torch.stack([grid_x, grid_y])
+        y = 8 * torch.arange(2 * height, device=offsets.device) + 16 * origin[0] + 3.5
+        x = 8 * torch.arange(2 * width, device=offsets.device) + 16 * origin[1] + 3.5
+        grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
+        cells = grid.view(height, 2, width, 2, 2).transpose(1, 2)
+        return cells.reshape(height, width, 4, 2)
 
 
 class ConvNorm(nn.Sequential):

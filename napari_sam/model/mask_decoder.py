@@ -22,6 +22,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,22 @@ CPU_PLACES, CPU_DRAWN = 64**2, 1024
 CPU_TOGETHER = 4
 
 
+class FirstLook(NamedTuple):
+    """Projections of the places for the first round, (B, h, S, d) each.
+
+    Attributes
+    ----------
+    keys, values : tensor
+        For the look of the tokens at the places.
+    queries : tensor
+        For the look of the places at the tokens.
+    """
+
+    keys: Tensor
+    values: Tensor
+    queries: Tensor
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedEmbedding:
     """What all prompts on an embedding share; made by `MaskDecoder.prepare`.
@@ -55,19 +72,15 @@ class PreparedEmbedding:
         Position encoding of the places.
     details : Details or None
         What the proposal head knows.
-    keys, values : (B, h, S, d) tensors
-        For the first look of the tokens at the places.
-    queries : (B, h, S, d) tensor
-        For the first look of the places at the tokens.
+    first : FirstLook or None
+        What of the first round does not depend on prompts.
     """
 
     size: tuple[int, int]
     source: Tensor
     position: Tensor
     details: Details | None
-    keys: Tensor
-    values: Tensor
-    queries: Tensor
+    first: FirstLook | None
 
     def of(self, which: slice | Tensor) -> "PreparedEmbedding":
         """Return what belongs to some of the prompts, by their index."""
@@ -82,7 +95,7 @@ class PreparedEmbedding:
             self.source[which],
             self.position if len(self.position) == 1 else self.position[which],
             details,
-            *(x[which] for x in (self.keys, self.values, self.queries)),
+            self.first and FirstLook(*(x[which] for x in self.first)),
         )
 
     def windows(
@@ -122,7 +135,7 @@ class PreparedEmbedding:
             cut(self.source, 1),
             cut(self.position, 1),
             details,
-            *(cut(x, 2) for x in (self.keys, self.values, self.queries)),
+            self.first and FirstLook(*(cut(x, 2) for x in self.first)),
         )
 
 
@@ -170,6 +183,8 @@ class MaskDecoder(nn.Module):
         position: Tensor,
         details: Details | None = None,
         dtype: torch.dtype = torch.float32,
+        *,
+        is_shared: bool = True,
     ) -> PreparedEmbedding:
         """Compute what does not depend on the sparse prompts.
 
@@ -183,6 +198,9 @@ class MaskDecoder(nn.Module):
             What the proposal head knows (ours).
         dtype : torch.dtype
             Of places, and of all products with them.
+        is_shared : bool, default True
+            Whether each embedding is asked by several prompts. For one alone it is
+            cheaper to carry the first round over to the tokens, too.
 
         Returns
         -------
@@ -193,18 +211,19 @@ class MaskDecoder(nn.Module):
         look, answer = first.cross_attn_token_to_image, first.cross_attn_image_to_token
         size = (source.shape[2], source.shape[3])
         source, position = (x.flatten(2).mT.contiguous() for x in (source, position))
-        placed = source + position
         if details is not None:
             details = Details(details.edges.to(dtype), details.votes)
-        return PreparedEmbedding(
-            size,
-            source.to(dtype),
-            position.to(dtype),
-            details,
+        projections = None
+        if is_shared:
+            placed = source + position
             # head by head, or each product would copy them into that order
-            keys=look.split(look.k_proj(placed).to(dtype)).contiguous(),
-            values=look.split(look.v_proj(source).to(dtype)).contiguous(),
-            queries=answer.split(answer.q_proj(placed).to(dtype)).contiguous(),
+            projections = FirstLook(
+                keys=look.split(look.k_proj(placed).to(dtype)).contiguous(),
+                values=look.split(look.v_proj(source).to(dtype)).contiguous(),
+                queries=answer.split(answer.q_proj(placed).to(dtype)).contiguous(),
+            )
+        return PreparedEmbedding(
+            size, source.to(dtype), position.to(dtype), details, projections
         )
 
     def forward(
@@ -502,12 +521,13 @@ class TwoWayBlock(nn.Module):
         if self.is_first:
             # The tokens are their own position encoding here.
             queries = self.norm1(self.self_attn(queries, queries, queries))
-            attended = look.look_prepared(
-                queries + query_pe, prepared.keys, prepared.values
-            )
         else:
             q = queries + query_pe
             queries = self.norm1(queries + self.self_attn(q, q, queries))
+        first = prepared.first if self.is_first else None
+        if first is not None:
+            attended = look.look_prepared(queries + query_pe, first.keys, first.values)
+        else:
             placed = [
                 x + share.position for x, share in zip(images, shares, strict=True)
             ]
@@ -515,8 +535,8 @@ class TwoWayBlock(nn.Module):
         queries = self.norm2(queries + attended)
         queries = self.norm3(queries + self.mlp(queries))
         tokens = queries + query_pe
-        if self.is_first:
-            weights = answer.weights_prepared(prepared.queries, tokens)
+        if first is not None:
+            weights = answer.weights_prepared(first.queries, tokens)
             each = [weights[part] for part in parts]
         else:
             each = answer.weights(placed, tokens, parts)
@@ -533,6 +553,15 @@ def _added(image: Tensor, weights: Tensor, seen: Tensor) -> Tensor:
         return torch.addmm(image[0], weights[0].T, seen[0])[None]
     there: Tensor = torch.baddbmm(image.expand(len(seen), -1, -1), weights.mT, seen)
     return there
+
+
+def _each_head(tokens: Tensor, weights: Tensor) -> Tensor:
+    """Multiply (N, h, T, d) with one matrix for each head, (h, d, C): (N, h, T, C).
+
+    A plain product would copy the matrices for each of the prompts.
+    """
+    found: Tensor = torch.einsum("nhtd,hdc->nhtc", tokens, weights)
+    return found
 
 
 class Attention(nn.Module):
@@ -599,7 +628,7 @@ class Attention(nn.Module):
         the values passes through, for the weights sum to one.
         """
         q = self.split(self.q_proj(tokens) * self.scale)  # N, h, T, d
-        rows = (q @ self._per_head(self.k_proj)).flatten(1, 2)  # N, h * T, C
+        rows = _each_head(q, self._per_head(self.k_proj)).flatten(1, 2)  # N, h * T, C
         seen = torch.cat(
             [
                 torch.softmax(_products(rows[part], x), dim=-1) @ image
@@ -607,7 +636,7 @@ class Attention(nn.Module):
             ]
         )
         seen = seen.unflatten(1, q.shape[1:3]).to(tokens.dtype)  # N, h, T, C
-        attended = seen @ self._per_head(self.v_proj).mT
+        attended = _each_head(seen, self._per_head(self.v_proj).mT)
         return self._join(attended + self.v_proj.bias.view(self.num_heads, 1, -1))
 
     def weights_prepared(self, queries: Tensor, tokens: Tensor) -> Tensor:
@@ -626,9 +655,9 @@ class Attention(nn.Module):
     ) -> list[Tensor]:
         """Return how places, (n, S, C), attend to tokens: (n, h * T, S) each."""
         k = self.split(self.k_proj(tokens) * self.scale)  # N, h, T, d
-        rows = (k @ self._per_head(self.q_proj)).flatten(1, 2)  # N, h * T, C
+        rows = _each_head(k, self._per_head(self.q_proj)).flatten(1, 2)  # N, h * T, C
         # The bias of the queries tells the tokens apart.
-        constant = k @ self.q_proj.bias.view(self.num_heads, -1, 1)  # N, h, T, 1
+        constant = _each_head(k, self.q_proj.bias.view(self.num_heads, -1, 1))
         constant = constant.to(placed[0].dtype)
         found = []
         for part, x in zip(parts, placed, strict=True):
@@ -642,7 +671,7 @@ class Attention(nn.Module):
         v = self.split(self.v_proj(tokens))  # N, h, T, d
         out = self.out_proj.weight.unflatten(1, (self.num_heads, -1))  # C, h, d
         # The weights of a head sum to one, so the bias can be added to what is seen.
-        rows: Tensor = v @ out.permute(1, 2, 0) + self.out_proj.bias / self.num_heads
+        rows = _each_head(v, out.permute(1, 2, 0)) + self.out_proj.bias / self.num_heads
         return rows.flatten(1, 2)
 
     def _per_head(self, layer: nn.Linear) -> Tensor:

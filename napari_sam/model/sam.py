@@ -205,6 +205,7 @@ class Sam(nn.Module):
         masks: Tensor | None = None,
         origin: tuple[int, int] = (0, 0),
         details: Details | None = None,
+        is_shared: bool = True,
     ) -> PreparedEmbedding:
         """Compute what all prompts on an embedding share, once for many `decode`.
 
@@ -218,6 +219,9 @@ class Sam(nn.Module):
             embedding of part of a frame, as in training.
         details : Details, optional
             From `details`; computed if not given.
+        is_shared : bool, default True
+            Whether each embedding is asked by more than one prompt; without influence
+            on the answers.
 
         Returns
         -------
@@ -230,7 +234,11 @@ class Sam(nn.Module):
         dense = self.prompt_encoder.dense(masks, (height, width))
         details = self.details(embedding, origin) if details is None else details
         return self.mask_decoder.prepare(
-            embedding + dense, position, details, self._places_dtype()
+            embedding + dense,
+            position,
+            details,
+            self._places_dtype(),
+            is_shared=is_shared,
         )
 
     def details(

@@ -197,6 +197,11 @@ def test_what_is_seen_alike_is_answered_alike_wherever_it_lies(has_votes):
         votes[..., 64:128, 56:120] = votes[..., 0:64, 4:68]
         votes[:, [0, 1, 4, 5], 64:128, 56:120] += shift[:, None, None]
     part, shifts = windows.prepare(corners, 16)
+    if has_votes:  # on a CPU such weights are decoded in float32, encoded or not
+        model.precision = "bfloat16"
+        _, low = proposals._Windows.of(model, embedding)
+        assert low.prepare(corners, 16)[0].source.dtype == torch.float32
+        model.precision = "float32"
     logits, _ = proposals._decode(model, part, crop, points, shifts)
     torch.testing.assert_close(logits[0], logits[1])
     # said to lie where they lie they are not

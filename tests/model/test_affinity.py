@@ -189,3 +189,20 @@ def test_logits_are_the_weighed_maps_of_each_place(affinity):
             torch.testing.assert_close(
                 found[0, k, row, column], expected, rtol=1e-4, atol=1e-4
             )
+
+
+def test_what_no_prompt_has_is_left_out_without_a_trace(affinity):
+    torch.manual_seed(2)
+    for parameter in affinity.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    votes = read_votes(
+        torch.randn(1, 3, SIDE, SIDE), torch.randn(1, 1, SIDE, SIDE), (0, 0)
+    )
+    points = torch.tensor([[[40.0, 50.0], [90.0, 20.0]], [[70.0, 30.0], [60.0, 90.0]]])
+    labels = torch.tensor([[1, -1], [1, 0]])
+    boxes = torch.tensor([[torch.nan] * 4, [20.0, 30.0, 80.0, 70.0]])
+    tokens = torch.randn(2, 2, 8)
+    # beside a prompt with a box and a negative point all maps are made
+    together = affinity(votes, Seeds(points, labels, boxes), tokens)
+    alone = affinity(votes, Seeds(points[:1], labels[:1], boxes[:1]), tokens[:1])
+    torch.testing.assert_close(alone, together[:1])

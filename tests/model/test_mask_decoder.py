@@ -50,6 +50,20 @@ def test_an_embedding_prepared_once_answers_like_the_embedding(model, prompts):
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("n_embeddings", [1, 3])
+@torch.inference_mode()
+def test_an_embedding_of_one_prompt_is_decoded_alike(model, prompts, n_embeddings):
+    embedding = torch.randn(n_embeddings, 32, 16, 16)
+    alone = model.prepare(embedding, is_shared=False)
+    assert alone.first is None
+    for found, expected in zip(
+        model.decode(alone, **prompts),
+        model.decode(model.prepare(embedding), **prompts),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @torch.inference_mode()
 def test_windows_of_a_prepared_embedding_are_the_windows_prepared(model, prompts):
     embedding = torch.randn(1, 32, 16, 16)
@@ -65,11 +79,11 @@ def test_windows_of_a_prepared_embedding_are_the_windows_prepared(model, prompts
             details=Details(places_first(edges[part]), votes[part]),
         )
         assert found.size == expected.size
-        for name in ("source", "position", "keys", "values", "queries"):
-            torch.testing.assert_close(
-                getattr(found, name)[i : i + 1], getattr(expected, name)
-            )
-        for a, b in zip(found.details, expected.details, strict=True):
+        parts = (
+            (each.source, each.position, *each.first, *each.details)
+            for each in (found, expected)
+        )
+        for a, b in zip(*parts, strict=True):
             torch.testing.assert_close(a[i : i + 1], b)
         one = {name: x[i : i + 1] for name, x in prompts.items()}
         for a, b in zip(

@@ -146,14 +146,27 @@ def test_places_that_point_to_one_centre_have_one_code():
     y = torch.arange(8) * 8 + 3.5
     x = torch.arange(16) * 8 + 3.5
     target = torch.stack([100 - x.expand(8, 16), 60 - y[:, None].expand(8, 16)])
-    waves = []
-    hook = code.mix.register_forward_pre_hook(lambda _, a: waves.append(a[0]))
-    code(torch.nn.functional.pixel_unshuffle(target[None] / CentreCode.UNIT, 2), (0, 0))
-    code(torch.zeros(1, CentreCode.CHANNELS, 4, 8), (0, 0))
-    hook.remove()
-    together, apart = waves
+    unshuffled = torch.nn.functional.pixel_unshuffle(target[None], 2)
+    together = code(unshuffled / CentreCode.UNIT, (0, 0))
+    apart = code(torch.zeros(1, CentreCode.CHANNELS, 4, 8), (0, 0))
     assert (together - together[..., :1, :1]).abs().max() < 1e-4
     assert (apart - apart[..., :1, :1]).abs().max() > 0.5
+
+
+def test_the_code_mixes_waves_of_where_the_quarters_point():
+    torch.manual_seed(0)
+    code = CentreCode(16)
+    offsets = torch.randn(2, CentreCode.CHANNELS, 4, 8)
+    found = code(offsets, (5, 3))
+    pointed = 32 * torch.nn.functional.pixel_shuffle(offsets, 2)
+    pointed[:, 0] += 16 * 3 + 3.5 + 8 * torch.arange(16)
+    pointed[:, 1] += 16 * 5 + 3.5 + 8 * torch.arange(8)[:, None]
+    turns = torch.einsum("bdhw,df->bfhw", pointed, code.projection)
+    waves = torch.cat(
+        [torch.sin(2 * torch.pi * turns), torch.cos(2 * torch.pi * turns)], 1
+    )
+    expected = code.mix(torch.nn.functional.pixel_unshuffle(waves, 2))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.inference_mode()

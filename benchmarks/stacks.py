@@ -9,11 +9,13 @@
 ``quality`` prints every figure with its floor. Objects of a volume are clicked where
 they are deepest, in their middle slice; each correction is a click, or a mark that the
 object has ended, in the slice with the most wrong pixels, where the larger error is
-deepest: negative on what is too much, positive on what was missed. Automatic labels
+deepest: negative on what is too much, positive on what was missed; with
+``--correction box`` it is a box around the object in that slice. Automatic labels
 are found plane by plane and linked. Beside each stands what is reached with planes
 of the ground truth, whose ids differ from slice to slice: that measures linking alone.
 ``--figures planes`` compares slices alone with three directions (`three_planes`) on the
-column of the embryo in which three nuclei stand on each other.
+column of the embryo in which three nuclei stand on each other, and
+with ``--whole`` on all of it.
 
 ``cost`` follows objects through a drawn stack: one that is not embedded yet, the same
 again with the embeddings of the cache, and others in slices that are still open, as
@@ -109,8 +111,9 @@ def corrected(
     found: NDArray[np.bool_],
     truth: NDArray[np.bool_],
     ends: set[int],
+    correction: str = "click",
 ) -> None:
-    """Click once more, or mark a slice without the object, where it is worst."""
+    """Click or box once more, or mark a slice without the object, where it is worst."""
     wrong = (found ^ truth).sum((1, 2))
     i = int(wrong.argmax())
     if not wrong[i]:
@@ -119,6 +122,10 @@ def corrected(
         # mark the slice nearest to the object, not the one farthest out
         inside = np.flatnonzero(truth.any((1, 2)))
         ends.add(int(inside[0] - 1 if i < inside[0] else inside[-1] + 1))
+        return
+    if correction == "box":
+        y, x = np.nonzero(truth[i])
+        prompts[i] = Prompts(boxes=[y.min(), x.min(), y.max() + 1, x.max() + 1])
         return
     missed, extra = truth[i] & ~found[i], found[i] & ~truth[i]
     is_missed = bool(missed.sum() >= extra.sum())
@@ -143,7 +150,11 @@ def some_objects(truth: Labels, most: int, whole: Labels | None = None) -> list[
 
 
 def clicks(
-    planes: StackPlanes, truth: Labels, n_corrections: int, ids: list[int]
+    planes: StackPlanes,
+    truth: Labels,
+    n_corrections: int,
+    ids: list[int],
+    correction: str,
 ) -> list[list[float]]:
     """3D IoU of each object after one click and after each correction."""
     rows = []
@@ -163,7 +174,7 @@ def clicks(
             )
             volume = volume_of(found, truth.shape)
             scores.append(iou(mask, volume))
-            corrected(prompts, volume, mask, ends)
+            corrected(prompts, volume, mask, ends, correction)
         rows.append(scores)
         print(f"  object {number}: {[round(s, 3) for s in scores]}", flush=True)
     return rows
@@ -243,7 +254,7 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
         image = ImageSource(pixels, stack.axes, name=name)
         intensity = find_intensity(image)  # of the whole, also for a part
         part = (slice(None), *(slice(options.crop),) * 2)
-        if "planes" in figures:
+        if "planes" in figures and not options.whole:
             part = COLUMN
         ids = some_objects(truth[part], options.most, truth)
         pixels, truth = pixels[part], truth[part]
@@ -315,7 +326,7 @@ def _figures(
     opened = open_stack(
         image, model, along="t" if is_time else "z", cache=cache, intensity=intensity
     )
-    rows = np.array(clicks(opened, truth, 2, ids)).mean(axis=0)
+    rows = np.array(clicks(opened, truth, 2, ids, options.correction)).mean(axis=0)
     yield from zip(
         ("one click", "one correction", "two corrections"), rows.tolist(), strict=True
     )
@@ -521,6 +532,12 @@ def main() -> None:
                 choices=("links", "automatic", "clicks", "planes"),
                 default=["links", "automatic", "clicks"],
                 help="default: all but three planes; links does without the network",
+            )
+            command.add_argument(
+                "--correction", choices=("click", "box"), default="click"
+            )
+            command.add_argument(
+                "--whole", action="store_true", help="three planes of the whole stack"
             )
             command.add_argument(
                 "--crop", type=int, help="only so many first rows and columns"

@@ -14,6 +14,7 @@ from napari_sam.errors import InputError
 if TYPE_CHECKING:
     from napari_sam.engine.files import ImageOptions
     from napari_sam.engine.volume import LinkOptions
+    from napari_sam.masks import Candidate
     from napari_sam.prompts import Prompts
 
 Axis = Literal["z", "t"]
@@ -45,6 +46,14 @@ def propagate(
             metavar="I,Y0,X0,Y1,X1", help="Box around the object in slice I. Repeat."
         ),
     ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="LABELS",
+            help="Labels of the stack: where they have the object --object-id, it is "
+            "taken as it is. Points and boxes in the same slice count instead.",
+        ),
+    ] = None,
     end: Annotated[
         list[int] | None,
         typer.Option(metavar="I", help="The object is not in slice I. Repeat."),
@@ -70,29 +79,44 @@ def propagate(
     ] = None,
     overwrite: o.Overwrite = False,
     as_json: o.Json = False,
+    cache: o.Store = None,
+    cache_limit: o.StoreLimit = None,
     model: o.Model = None,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     *,
     opening: ImageOptions,
 ) -> None:
-    """Follow one object through a stack, from prompts in one slice or several."""
+    """Follow one object through a stack, from prompts in one slice or several.
+
+    What is encoded is kept, as by `embed`, and not encoded again for another object or
+    a correction.
+    """
     from napari_sam.engine.files import plan_outputs
     from napari_sam.engine.follow import PropagateConfig
     from napari_sam.engine.jobs import run
-    from napari_sam.engine.propagated import FollowOptions, propagate_file
+    from napari_sam.engine.propagated import FollowOptions, masks_in, propagate_file
     from napari_sam.weights import load_model
 
     (planned,) = plan_outputs([image], output or Path())
-    prompts = _by_slice(point or [], box or [])
+    prompts: dict[int, Prompts | Candidate] = {}
+    if masks is not None:
+        prompts |= masks_in(masks, object_id, along, at)
+    prompts |= _by_slice(point or [], box or [])
+    if not prompts:
+        raise InputError(
+            "no prompts; give --point I,Y,X, --box I,Y0,X0,Y1,X1 or --masks LABELS"
+        )
     where = FollowOptions(
         along, at, _parse_range(within), tuple(end or ()), object_id, overwrite
     )
     config = PropagateConfig(max_gap=max_gap, branches=branches)
     sam = load_model(model, device=device, precision=precision)
-    report = run(
-        propagate_file(image, prompts, planned.labels, sam, where, opening, config)
+    store = o.own_store(cache, cache_limit, adds=True)
+    job = propagate_file(
+        image, prompts, planned.labels, sam, where, opening, config, store
     )
+    report = run(job)
     found = report.found
     if as_json:
         print_record(
@@ -202,8 +226,6 @@ def _by_slice(points: list[str], boxes: list[str]) -> dict[int, Prompts]:
     for text in boxes:
         i, rest = _split(text)
         found.setdefault(i, ([], [], []))[2].append(parse_box(rest))
-    if not found:
-        raise InputError("no prompts; give --point I,Y,X or --box I,Y0,X0,Y1,X1")
     return {i: Prompts(p, signs, box or None) for i, (p, signs, box) in found.items()}
 
 

@@ -12,7 +12,11 @@ import numpy as np
 from napari_sam.engine.files import ImageOptions, Outputs, check_free, open_file
 from napari_sam.engine.jobs import Job, job
 from napari_sam.engine.propagate import propagate
+from napari_sam.errors import InputError
 from napari_sam.images import ImageSource
+from napari_sam.masks import Candidate
+from napari_sam.readers import open_image
+from napari_sam.tiling import Box
 from napari_sam.writers import save_labels
 from napari_sam.writers.atomic import atomic, checked_path, make_folder
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_sam.cache import EmbeddingCache
     from napari_sam.engine.follow import PropagateConfig
     from napari_sam.engine.propagate import Propagation
     from napari_sam.model import Sam
@@ -91,12 +96,13 @@ class FollowReport:
 @job
 def propagate_file(  # noqa: PLR0913 - an image, a model, prompts, and how
     path: Path,
-    prompts: Mapping[int, Prompts],
+    prompts: Mapping[int, Prompts | Candidate],
     output: Path,
     model: Sam,
     options: FollowOptions | None = None,
     opening: ImageOptions | None = None,
     config: PropagateConfig | None = None,
+    cache: EmbeddingCache | None = None,
 ) -> Job[FollowReport]:
     """Follow one object of an image file through its stack, and write it.
 
@@ -104,7 +110,7 @@ def propagate_file(  # noqa: PLR0913 - an image, a model, prompts, and how
     ----------
     path : Path
         The image file.
-    prompts : mapping of int to Prompts
+    prompts : mapping of int to Prompts or Candidate
         By slice, as in `propagate`.
     output : Path
         Labels of the stack, ending in .tif; beside them ``NAME.slices.csv`` says for
@@ -117,6 +123,8 @@ def propagate_file(  # noqa: PLR0913 - an image, a model, prompts, and how
         How the file is opened.
     config : PropagateConfig, optional
         Thresholds.
+    cache : EmbeddingCache, optional
+        Where embeddings of slices are kept, for the next time.
 
     Yields
     ------
@@ -147,6 +155,7 @@ def propagate_file(  # noqa: PLR0913 - an image, a model, prompts, and how
         at=options.at,
         within=options.within,
         ends=options.ends,
+        cache=cache,
         grid=opened.grid,
         intensity=opened.intensity,
         config=config,
@@ -165,6 +174,38 @@ def propagate_file(  # noqa: PLR0913 - an image, a model, prompts, and how
     save_labels(labels, output, overwrite=options.overwrite)
     _save_slices(found, table, overwrite=options.overwrite)
     return FollowReport(found, time.perf_counter() - start, output, table)
+
+
+def masks_in(
+    path: Path, object_id: int, along: Literal["z", "t"] = "z", at: int = 0
+) -> dict[int, Candidate]:
+    """Return an object of a file of labels: a mask for each slice that has it.
+
+    Parameters
+    ----------
+    path : Path
+        Labels of the stack.
+    object_id : int
+        The object.
+    along, at
+        As in `propagate`.
+
+    Raises
+    ------
+    InputError
+        If no slice has the object.
+    FormatError, FileError
+        If the file cannot be read.
+    """
+    labels = open_image(path)
+    whole, found = Box.whole(labels.plane_shape), {}
+    for i in range(labels.shape["TZ".index(along.upper())]):
+        mask = labels.read(plane=(at, i) if along == "z" else (i, at)) == object_id
+        if mask.any():
+            found[i] = Candidate(whole, mask).with_mask(mask)
+    if not found:
+        raise InputError(f"{path} has no object {object_id}; name it with --object-id")
+    return found
 
 
 class _Painted:

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 
 from napari_sam import Prompts, load_model, run
+from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.propagate import propagate
 from napari_sam.link import link_frames, link_slices
 
@@ -55,6 +56,24 @@ def test_propagate_writes_what_the_library_finds(
     assert {row["slice"]: row["reason"] for row in rows if row["state"] == "end"} == {
         str(stop.index): stop.reason for stop in found.stops
     }
+
+
+def test_propagate_takes_masks_as_they_are_and_keeps_embeddings(
+    cli: Callable[..., Ended], stack: Path, weights: Path, tmp_path: Path
+) -> None:
+    drawn = np.zeros((2, 40, 50), np.uint16)
+    drawn[1, 8:20, 10:30] = 3
+    tifffile.imwrite(tmp_path / "drawn.tif", drawn, metadata={"axes": "ZYX"})
+    asked = ("propagate", stack, "--model", weights, "--masks", "drawn.tif", "--cache",
+             "kept", "-o", "cell.tif", "--overwrite", "--object-id")  # fmt: skip
+    ended = cli(*asked, 3)
+    assert ended.status == 0, ended.err
+    labels = tifffile.imread(tmp_path / "cell.tif")
+    np.testing.assert_array_equal(labels[1], drawn[1])
+    assert len(EmbeddingCache(tmp_path / "kept").entries()) == 1  # of slice 0
+    ended = cli(*asked, 4)
+    assert ended.status != 0
+    assert "no object 4" in ended.err
 
 
 def test_link_writes_objects_along_z(

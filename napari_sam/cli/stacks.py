@@ -68,7 +68,9 @@ def propagate(
     ] = None,
     max_gap: MaxGap = 1,
     branches: Branches = False,
-    object_id: Annotated[int, typer.Option(min=1, help="Its id in the labels.")] = 1,
+    object_id: Annotated[
+        int, typer.Option(min=1, max=2**32 - 1, help="Its id in the labels.")
+    ] = 1,
     output: Annotated[
         Path | None,
         typer.Option(

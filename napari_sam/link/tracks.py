@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 _ROUNDS = 3
 _GAP_DISCOUNT = 0.5
 
+# Objects of a frame of which the common motion is found: it takes all pairs of their
+# possible displacements (ours).
+_DRIFT_SAMPLE = 1000
+
 # A mother loses pixels to each daughter, but swells and shrinks meanwhile (ours).
 _DAUGHTER_OF_MOTHER = 0.85
 _DAUGHTERS_OF_MOTHER = (0.5, 1.8)
@@ -208,19 +212,17 @@ class TrackLinker:
         parent_node |= dict(
             zip(second[ends].tolist(), first[ends].tolist(), strict=True)
         )
+        # nodes come frame by frame, and so do those of each chain
+        begins = np.unique(chain, return_index=True)[1]
+        lasts = len(chain) - 1 - np.unique(chain[::-1], return_index=True)[1]
         tracks = []
-        for number in range(int(chain.max(initial=-1)) + 1):
-            members = np.flatnonzero(chain == number)
-            mother = parent_node.get(int(members[0]))
-            frames = nodes.frame[members]
-            tracks.append(
-                Track(
-                    number + 1,
-                    int(frames.min()),
-                    int(frames.max()),
-                    0 if mother is None else int(chain[mother]) + 1,
-                )
-            )
+        for number, (begin, last) in enumerate(
+            zip(begins.tolist(), lasts.tolist(), strict=True), start=1
+        ):
+            mother = parent_node.get(begin)
+            parent = 0 if mother is None else int(chain[mother]) + 1
+            first_frame, last_frame = nodes.frame[[begin, last]].tolist()
+            tracks.append(Track(number, first_frame, last_frame, parent))
         z, y, x = nodes.pixels.T
         return TrackedFrames(
             tracks,
@@ -336,16 +338,18 @@ def _drift(
         if len(before) < 3 or len(after) < 3:
             continue
         near = reach[frame == t - 1].mean()
-        pairs = KDTree(before).query_ball_point(after, 2 * near)
-        ways = [after[i] - before[list(p)] for i, p in enumerate(pairs) if len(p)]
+        step = -(-len(after) // _DRIFT_SAMPLE)
+        some = after[::step]
+        pairs = KDTree(before).query_ball_point(some, 2 * near)
+        ways = [some[i] - before[list(p)] for i, p in enumerate(pairs) if len(p)]
         if not ways:
             continue
         way = np.concatenate(ways)
-        counts = [len(n) for n in KDTree(way).query_ball_point(way, near / 6)]
+        counts = KDTree(way).query_ball_point(way, near / 6, return_length=True)
         still = np.count_nonzero(np.linalg.norm(way, axis=1) < near / 6)
         best = way[int(np.argmax(counts))]
         # a motion has to explain clearly more than standing still does
-        if max(counts) > max(1.5 * still, len(before) / 2):
+        if counts.max() > max(1.5 * still, len(before) / (2 * step)):
             around = np.linalg.norm(way - best, axis=1) < near / 6
             steps[t] = way[around].mean(axis=0)
     return np.cumsum(steps, axis=0)

@@ -70,6 +70,11 @@ def test_a_stage_that_jumps():
     assert_tracks(movie(*frames))
 
 
+def test_the_common_motion_is_that_of_some_objects(monkeypatch):
+    monkeypatch.setattr("napari_sam.link.tracks._DRIFT_SAMPLE", 5)
+    test_a_stage_that_jumps()
+
+
 def test_a_division_ends_the_mother():
     frames = [
         [(1, 60, 60, 10), (4, 20, 20, 8)],

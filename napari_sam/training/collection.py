@@ -10,13 +10,19 @@ from __future__ import annotations
 import csv
 import errno
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_sam.errors import FormatError, InputError, MissingFileError
+from napari_sam.readers import open_image
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_sam.images import ImageSource
 
 SUFFIXES = (".tif", ".tiff", ".png", ".zarr")
 COLUMNS = ("dataset", "name", "modality", "split")
@@ -105,6 +111,41 @@ def list_images(
             f"{sorted({i.dataset for i in images})}"
         )
     return chosen
+
+
+def open_annotated(image: AnnotatedImage) -> tuple[ImageSource, ImageSource]:
+    """Open an image and its labels, whose planes belong together in their order.
+
+    Raises
+    ------
+    FormatError
+        If they differ in the number or the size of their planes.
+    """
+    source, truth = open_image(image.path), open_image(image.labels_path)
+    n_planes, n_truth = (len(list(each.plane_indices())) for each in (source, truth))
+    if source.plane_shape != truth.plane_shape or n_planes != n_truth:
+        raise FormatError(
+            f"{image.path} has {n_planes} planes of {source.plane_shape} px, its "
+            f"labels {n_truth} of {truth.plane_shape}; they must be equal"
+        )
+    return source, truth
+
+
+def read_labels(truth: ImageSource, plane: tuple[int, int]) -> NDArray[np.integer[Any]]:
+    """Read the object ids of a plane, (H, W).
+
+    Raises
+    ------
+    FormatError
+        If they are no integers from 0, one for each pixel.
+    """
+    labels = truth.read(plane=plane)
+    if labels.ndim != 2 or labels.dtype.kind not in "ui" or labels.min() < 0:
+        raise FormatError(
+            f"{truth.path} has planes of shape {labels.shape} and type "
+            f"{labels.dtype}; expected one integer from 0 for each pixel"
+        )
+    return labels
 
 
 def _from_index(index: Path, split: str | None) -> list[AnnotatedImage]:

@@ -15,20 +15,20 @@ W side of a window in pixels, B windows and N objects of a batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
+from skimage.segmentation import relabel_sequential
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from napari_sam.errors import FormatError, InputError
+from napari_sam.errors import InputError
 from napari_sam.images import find_intensity, read_rgb
-from napari_sam.readers import open_image
 from napari_sam.training.augment import augment_intensity
-from napari_sam.training.collection import list_images
+from napari_sam.training.collection import list_images, open_annotated, read_labels
 from napari_sam.training.scenes import make_scene
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def load_images(
     Raises
     ------
     FormatError, InputError
-        If the folder is no collection, or an image and its labels differ in size.
+        If the folder is no collection, an image and its labels differ in size, or
+        labels are none.
     """
     return [
         image
@@ -132,19 +133,14 @@ def load_images(
 
 
 def _load_planes(annotated: AnnotatedImage) -> list[TrainingImage]:
-    source, truth = open_image(annotated.path), open_image(annotated.labels_path)
-    if source.plane_shape != truth.plane_shape:
-        raise FormatError(
-            f"{annotated.path} is {source.plane_shape} px but its labels are "
-            f"{truth.plane_shape}; they must be equal"
-        )
+    source, truth = open_annotated(annotated)
     intensity = find_intensity(source)
     # By position: the axes of a stack of labels may have other names.
     planes = zip(source.plane_indices(), truth.plane_indices(), strict=True)
     images = (
         make_training_image(
             read_rgb(source, intensity, plane=plane),
-            truth.read(plane=labels_plane).astype(np.int32),
+            _numbered(read_labels(truth, labels_plane)),
             name=f"{annotated.name}{plane}",
             group=annotated.modality or annotated.dataset,
             is_complete=annotated.is_complete,
@@ -152,6 +148,12 @@ def _load_planes(annotated: AnnotatedImage) -> list[TrainingImage]:
         for plane, labels_plane in planes
     )
     return [image for image in images if image is not None]
+
+
+def _numbered(labels: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    """Number objects 1, 2, ...; much below keeps a list as long as the largest id."""
+    numbered: NDArray[np.int64] = relabel_sequential(labels.astype(np.int64))[0]
+    return numbered.astype(np.int32)
 
 
 def make_training_image(

@@ -17,9 +17,13 @@ from napari_sam.engine.automatic import AutomaticConfig, segment
 from napari_sam.engine.embed import embed
 from napari_sam.engine.jobs import Job, Step, job, run
 from napari_sam.engine.predict import Predictor
-from napari_sam.errors import FormatError, InputError
-from napari_sam.readers import open_image
-from napari_sam.training.collection import AnnotatedImage, list_images
+from napari_sam.errors import InputError
+from napari_sam.training.collection import (
+    AnnotatedImage,
+    list_images,
+    open_annotated,
+    read_labels,
+)
 from napari_sam.training.metrics import mean_segmentation_accuracy, overlaps
 from napari_sam.training.protocol import (
     Scores,
@@ -217,21 +221,10 @@ def _read(
     image: AnnotatedImage,
 ) -> tuple[ImageSource, tuple[int, int], NDArray[np.integer[Any]]]:
     """Image, index of its middle plane, and the labels of that plane."""
-    source, truth = open_image(image.path), open_image(image.labels_path)
+    source, truth = open_annotated(image)
     planes, truth_planes = list(source.plane_indices()), list(truth.plane_indices())
-    if source.plane_shape != truth.plane_shape or len(planes) != len(truth_planes):
-        raise FormatError(
-            f"{image.path} has {len(planes)} planes of {source.plane_shape} px, its "
-            f"labels {len(truth_planes)} of {truth.plane_shape}; they must be equal"
-        )
     middle = len(planes) // 2
-    labels = truth.read(plane=truth_planes[middle])
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise FormatError(
-            f"{image.labels_path} has planes of shape {labels.shape} and type "
-            f"{labels.dtype}; expected one integer for each pixel"
-        )
-    return source, planes[middle], labels
+    return source, planes[middle], read_labels(truth, truth_planes[middle])
 
 
 def _draw_targets(targets: list[Target], config: EvaluateConfig) -> list[Target]:

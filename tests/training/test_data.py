@@ -147,9 +147,24 @@ def test_a_folder_of_images_and_labels_is_read(tmp_path: Path):
     assert image.labels.shape == (20, 30)
     assert image.diameter == pytest.approx(10)
     assert image.pixels.max() == 255
-    tifffile.imwrite(tmp_path / "labels" / "one.tif", labels[:10])
-    with pytest.raises(FormatError, match="equal"):
+    for wrong in (labels[:10], np.stack([labels] * 2)):
+        tifffile.imwrite(tmp_path / "labels" / "one.tif", wrong)
+        with pytest.raises(FormatError, match="equal"):
+            load_images(tmp_path)
+    tifffile.imwrite(tmp_path / "labels" / "one.tif", labels.astype(np.float32))
+    with pytest.raises(FormatError, match="one integer from 0"):
         load_images(tmp_path)
+
+
+def test_ids_of_any_size_are_numbered_without_gaps(tmp_path: Path):
+    labels = np.zeros((20, 30), np.uint32)
+    labels[5:15, 5:15], labels[5:10, 20:25] = 3_000_000_000, 7
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "one.tif", labels)
+    (image,) = load_images(tmp_path)
+    assert image.labels.unique().tolist() == [0, 1, 2]
+    assert image.labels[10, 10] == 2
 
 
 def test_every_place_points_to_the_centroid_of_its_object():

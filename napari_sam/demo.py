@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from skimage import data
 
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.automatic import segment
@@ -20,6 +19,7 @@ from napari_sam.engine.embed import embed
 from napari_sam.engine.jobs import run
 from napari_sam.engine.predict import Predictor
 from napari_sam.prompts import Prompts
+from napari_sam.samples import Mosaic, histology
 from napari_sam.writers import measure, save_labels, save_measurements, save_overlay
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def demo_images() -> dict[str, NDArray[np.uint8]]:
     dict of str to (h, w, 3) uint8 array
         RGB, by name.
     """
-    image = data.immunohistochemistry()
-    return {"ihc": image, "mosaic": mirrored(image, _COPIES)}
+    image = histology()
+    return {"ihc": image, "mosaic": np.asarray(Mosaic(image, _COPIES))}
 
 
 def run_demo(
@@ -105,33 +105,6 @@ def run_demo(
             f"found: {timing.n_objects}"
         )
     yield f"files   {output}: NAME.overlay.png, NAME.labels.tif, NAME.csv, NAME.png"
-
-
-def mirrored(image: NDArray[np.uint8], copies: int) -> NDArray[np.uint8]:
-    """Lay copies of an image side by side, every second one mirrored.
-
-    Parameters
-    ----------
-    image : (h, w, 3) uint8 array
-        The image.
-    copies : int
-        Number of copies in each direction.
-
-    Returns
-    -------
-    (copies * h, copies * w, 3) uint8 array
-        Without a seam, since neighbours meet at equal borders.
-
-    Examples
-    --------
-    >>> mirrored(np.array([[[1], [2]]], np.uint8), 3)[0, :, 0].tolist()
-    [1, 2, 2, 1, 1, 2]
-    """
-    rows = [
-        [image[:: -1 if i % 2 else 1, :: -1 if j % 2 else 1] for j in range(copies)]
-        for i in range(copies)
-    ]
-    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
 
 
 def segment_into(

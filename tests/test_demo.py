@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_sam.demo import demo_images, mirrored, run_demo, segment_into
+from napari_sam.demo import demo_images, run_demo, segment_into
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,19 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sam.model import Sam
-
-
-def test_the_mosaic_has_no_seam() -> None:
-    image = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
-    mosaic = mirrored(image, 3)
-    assert mosaic.shape == (15, 21, 3)
-    np.testing.assert_array_equal(mosaic[:5, :7], image)
-    np.testing.assert_array_equal(mosaic[5:10, :7], image[::-1])
-    np.testing.assert_array_equal(mosaic[10:, 14:], image)
-    for seam in (5, 10):
-        np.testing.assert_array_equal(mosaic[seam], mosaic[seam - 1])
-    for seam in (7, 14):
-        np.testing.assert_array_equal(mosaic[:, seam], mosaic[:, seam - 1])
 
 
 def test_an_image_is_segmented_into_four_files(

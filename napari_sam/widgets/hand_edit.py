@@ -108,11 +108,6 @@ class HandEdit:
             return False
         return repaint(self._session, self.view, self.box, self._pixels())
 
-    def drop(self) -> None:
-        """Take the layer away; nothing changes."""
-        if self.is_open:
-            self._viewer.layers.remove(self.layer)
-
     def _pixels(self) -> NDArray[np.uint32]:
         data: Any = np.moveaxis(np.asarray(self.layer.data), self._seen, (-2, -1))
         return np.asarray(data.reshape(data.shape[-2:]), np.uint32)

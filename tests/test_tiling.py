@@ -165,8 +165,10 @@ class TestLayout:
     @given(grids())
     def test_starts_lie_on_cells_of_the_encoder(self, grid):
         cell = max(1, grid.size // CELLS)
-        # where a cell has less than a pixel, or a core less than a cell, none can
+        # where a cell has less than a pixel, or a core or a crop less than a cell, none
+        # can
         assume(cell >= grid.zoom and grid.core >= cell and grid.core // grid.zoom > 1)
+        assume(grid[0].box.width * grid.zoom >= cell)
         for crop in one_row_and_one_column(grid)[0]:
             at = crop.box.x0 * grid.zoom
             # the pixel whose edge is nearest

@@ -104,11 +104,9 @@ class Candidate:
         Candidate
             Its box is empty if the mask is.
         """
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        y0, y1 = (int(rows[0]), int(rows[-1]) + 1) if rows.size else (0, 0)
-        x0, x1 = (int(columns[0]), int(columns[-1]) + 1) if rows.size else (0, 0)
-        box = Box(y0, x0, y1, x1).shift(self.box.y0, self.box.x0)
-        return replace(self, box=box, mask=mask[y0:y1, x0:x1])
+        held = Box.around(mask) or Box(0, 0, 0, 0)
+        box = held.shift(self.box.y0, self.box.x0)
+        return replace(self, box=box, mask=mask[held.slices])
 
     def within(self, region: Box) -> NDArray[np.bool_]:
         """Return the part of the mask in a region.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from napari_sam.errors import InputError
-from napari_sam.labels import box_around, central_point
+from napari_sam.labels import central_point
 from napari_sam.prompts.prompt import Prompts
 from napari_sam.prompts.regions import points_along
 from napari_sam.tiling import Box
@@ -232,7 +232,7 @@ def rasterised(corners: ArrayLike, shape: tuple[int, int]) -> PlaneMask | None:
     from skimage.draw import polygon2mask  # slow to import
 
     mask = polygon2mask(box.shape, array - (box.y0, box.x0))
-    tight = box_around(mask)
+    tight = Box.around(mask)
     if tight is None:
         return None
     return PlaneMask(tight.shift(box.y0, box.x0), mask[tight.slices])

@@ -271,10 +271,7 @@ def extent(mask: NDArray[np.bool_]) -> Box:
     ----------
     mask : (h, w) array of bool
     """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not rows.size:
-        return Box(0, 0, 1, 1)
-    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    return Box.around(mask) or Box(0, 0, 1, 1)
 
 
 def _pixels(start: int, stop: int, scale: float, length: int) -> range:

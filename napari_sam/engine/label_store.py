@@ -19,7 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_sam.errors import FormatError, InputError
-from napari_sam.labels import LabelEdit, PlaneIndex, box_around, region_of
+from napari_sam.labels import LabelEdit, PlaneIndex, region_of
 from napari_sam.tiling import Box
 from napari_sam.writers.atomic import atomic
 
@@ -274,7 +274,7 @@ class LabelStore:
         if object_id not in bounds:
             return None
         outer = bounds.pop(object_id)
-        inner = box_around(self.read(index, outer) == object_id)
+        inner = Box.around(self.read(index, outer) == object_id)
         if inner is None:
             return None
         bounds[object_id] = inner.shift(outer.y0, outer.x0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from napari_sam.labels import PlaneIndex, box_around
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from napari_sam.engine.draft import Question
     from napari_sam.engine.predict import Prediction
     from napari_sam.images import ImageSource, Intensity
+    from napari_sam.labels import PlaneIndex
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,7 +211,7 @@ class ShownMask:
         answer = prediction.best if answer is None else answer
         seen, k = (prediction, answer) if whole is None else (whole, whole.best)
         mask = seen.masks[k]
-        tight = box_around(mask) or Box(0, 0, 0, 0)
+        tight = Box.around(mask) or Box(0, 0, 0, 0)
         return cls(
             tight.shift(seen.box.y0, seen.box.x0),
             mask[tight.slices],

@@ -153,11 +153,7 @@ def _linked(
 
 def _cut(before: Labels, after: Labels) -> tuple[Box, Labels, Labels]:
     """Leave out the rim of a plane that has no object."""
-    some = (before > 0) | (after > 0)
-    rows, columns = np.flatnonzero(some.any(1)), np.flatnonzero(some.any(0))
-    if not rows.size:
-        return Box(0, 0, 0, 0), before[:0, :0], after[:0, :0]
-    box = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    box = Box.around((before > 0) | (after > 0)) or Box(0, 0, 0, 0)
     return box, before[box.slices].copy(), after[box.slices].copy()
 
 

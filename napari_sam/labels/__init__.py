@@ -5,7 +5,6 @@ from napari_sam.labels.edit import (
     LabelEdit,
     LabelTarget,
     PlaneIndex,
-    box_around,
     paint_free,
     region_of,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "LabelEdit",
     "LabelTarget",
     "PlaneIndex",
-    "box_around",
     "central_point",
     "covered",
     "filled",

@@ -269,18 +269,4 @@ class ArrayLabels:
     def box_of(self, index: PlaneIndex, object_id: int) -> Box | None:
         """Return the smallest box around an object of a plane; None without it."""
         whole = tuple(slice(None) if each is None else each for each in index)
-        return box_around(self.array[whole] == object_id)
-
-
-def box_around(mask: NDArray[np.bool_]) -> Box | None:
-    """Return the smallest box around a mask; None if it is empty.
-
-    Examples
-    --------
-    >>> box_around(np.eye(3, dtype=bool)[:2])
-    Box(y0=0, x0=0, y1=2, x1=2)
-    """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not rows.size:
-        return None
-    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+        return Box.around(self.array[whole] == object_id)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
 
 from napari_sam.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,6 +49,21 @@ class Box:
     def whole(cls, shape: tuple[int, int]) -> Self:
         """Return the box of all pixels of a plane of this (height, width)."""
         return cls(0, 0, shape[0], shape[1])
+
+    @classmethod
+    def around(cls, mask: NDArray[np.bool_]) -> Self | None:
+        """Return the smallest box around a mask, (h, w); None if it is empty.
+
+        Examples
+        --------
+        >>> Box.around(np.eye(3, dtype=bool)[:2])
+        Box(y0=0, x0=0, y1=2, x1=2)
+        """
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if not rows.size:
+            return None
+        ends = (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
+        return cls(*(int(end) for end in ends))
 
     @property
     def height(self) -> int:

@@ -232,15 +232,11 @@ def _score(target: Target, answer: Mask, box: Box) -> float:
 
 def _side_by_side(target: Target, answer: Mask, box: Box) -> tuple[Box, Mask, Mask]:
     """Region around object and answer, and both masks in it."""
-    rows = np.flatnonzero(answer.any(axis=1))
-    cols = np.flatnonzero(answer.any(axis=0))
-    region = target.box
-    if rows.size:
-        tight = Box(int(rows[0]), int(cols[0]), int(rows[-1]) + 1, int(cols[-1]) + 1)
-        region = region.union(tight.shift(box.y0, box.x0))
-        answer, box = answer[tight.slices], tight.shift(box.y0, box.x0)
+    held = Box.around(answer) or Box(0, 0, 0, 0)
+    box, answer = held.shift(box.y0, box.x0), answer[held.slices]
+    region = target.box.union(box)
     truth, found = np.zeros((2, *region.shape), bool)
     truth[target.box.shift(-region.y0, -region.x0).slices] = target.mask
-    if rows.size:
+    if box.area:  # an empty one may lie elsewhere
         found[box.shift(-region.y0, -region.x0).slices] = answer
     return region, truth, found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sam.errors import InputError
-from napari_sam.labels import PlaneIndex, box_around, region_of
+from napari_sam.labels import PlaneIndex, region_of
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class LayerLabels:
         if self._last_id is not None and object_id > self._last_id:
             return None  # a new object: the plane need not be searched
         whole = tuple(slice(None) if each is None else each for each in index)
-        return box_around(np.asarray(self.layer.data[whole]) == object_id)
+        return Box.around(np.asarray(self.layer.data[whole]) == object_id)
 
     def connect(self) -> None:
         """Listen to the layer, which others may have changed meanwhile."""

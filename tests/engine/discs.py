@@ -8,7 +8,6 @@ import numpy as np
 
 from napari_sam.engine.predict import Prediction
 from napari_sam.engine.request import PredictResult
-from napari_sam.labels import box_around
 from napari_sam.tiling import Box, Crop
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class DiscPlanes:
             part = whole.copy()
             part[int(prompts.points[0, 0]) :] = False
             masks = np.stack([part, whole, self.truth > 0])
-        box = box_around(masks.any(0)) or Box(0, 0, 1, 1)
+        box = Box.around(masks.any(0)) or Box(0, 0, 1, 1)
         ious = np.array([0.5, 0.9, 0.4] if len(masks) == 3 else [0.9], np.float32)
         plane = Box.whole(self.truth.shape)
         return Prediction(

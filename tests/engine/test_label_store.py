@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from napari_sam.engine import label_store
 from napari_sam.engine.label_store import LabelStore, write_chunks
 from napari_sam.errors import FormatError, InputError
-from napari_sam.labels import ArrayLabels, LabelEdit, box_around
+from napari_sam.labels import ArrayLabels, LabelEdit
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def test_it_knows_where_objects_lie_whatever_their_ids(ids, background):
     pixels[:, 7] = ids[0]  # a few columns that only one object has
     store[5:25, 10:40] = pixels
     expected = {
-        number: box_around(np.asarray(store[0:40, 0:50]) == number)
+        number: Box.around(np.asarray(store[0:40, 0:50]) == number)
         for number in np.unique(pixels[pixels > 0]).tolist()
     }
     assert store.boxes(PLANE) == expected

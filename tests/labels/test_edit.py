@@ -10,7 +10,6 @@ from napari_sam.errors import InputError
 from napari_sam.labels import (
     ArrayLabels,
     LabelEdit,
-    box_around,
     paint_free,
     region_of,
 )
@@ -66,7 +65,7 @@ def test_fresh_ids_are_above_all_that_ever_were() -> None:
     assert target.fresh_ids(1) == [13]
     assert target.box_of((None, None), 7) == Box(0, 0, 2, 2)
     assert target.box_of((None, None), 3) is None
-    assert box_around(np.zeros((3, 3), bool)) is None
+    assert Box.around(np.zeros((3, 3), bool)) is None
 
 
 @pytest.mark.parametrize("most", [10**9, 0])

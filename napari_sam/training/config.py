@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping  # noqa: TC003 - read_config reads the types
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -98,6 +98,11 @@ class TrainConfig:
         Parts of focal loss to one part of dice loss. Focal loss alone draws what is
         uncertain too small for a good IoU; some last steps at 0 of the parts that set
         the size (``only``) mend that.
+    overlap : {"dice", "iou"}
+        The soft overlap in the loss; the paper has dice, a mean IoU is judged by IoU.
+    chosen_share : float, default 0.0
+        Share of the loss of three masks that judges the one with the highest predicted
+        IoU, which is what a user sees, instead of the best one, as the paper does.
     proposal_weight : float, default 1.0
         Of the proposal head's loss.
     seed : int
@@ -141,6 +146,8 @@ class TrainConfig:
     scene_share: float = 0.15
     group_weights: Mapping[str, float] = field(default_factory=dict)
     focal_weight: float = 20.0  # appendix A of the paper
+    overlap: Literal["dice", "iou"] = "dice"
+    chosen_share: float = 0.0
     proposal_weight: float = 1.0
     seed: int = 0
     precision: str = "bfloat16"
@@ -180,7 +187,13 @@ class TrainConfig:
                 raise InputError(
                     f"{name} {getattr(self, name)}; give a number of at least {lowest}"
                 )
-        for name in ("scene_share", "ema_decay", "careful_share", "usual_share"):
+        for name in (
+            "scene_share",
+            "ema_decay",
+            "careful_share",
+            "usual_share",
+            "chosen_share",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} {getattr(self, name)}; give a share, 0 to 1")
         if not 0 < self.diameters[0] < self.diameters[1]:

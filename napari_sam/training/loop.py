@@ -29,7 +29,12 @@ from napari_sam.model.config import ConvConfig
 from napari_sam.model.conv_encoder import ConvEncoder
 from napari_sam.model.proposal_head import ProposalHead
 from napari_sam.training.data import Batch, Batches, load_images
-from napari_sam.training.losses import centre_loss, proposal_loss, vote_loss
+from napari_sam.training.losses import (
+    MaskLossWeights,
+    centre_loss,
+    proposal_loss,
+    vote_loss,
+)
 from napari_sam.training.muon import Muon
 from napari_sam.training.rounds import PromptRounds, draw_rounds
 from napari_sam.weights import load_model, pick_device, save_weights
@@ -187,9 +192,10 @@ def _losses(
             rounds = PromptRounds(
                 model, embedding, batch, generator, details, careful=careful
             )
-            parts = rounds.losses(
-                draw_rounds(config.rounds, generator), warm, config.focal_weight
+            weights = MaskLossWeights(
+                warm, config.focal_weight, config.overlap, config.chosen_share
             )
+            parts = rounds.losses(draw_rounds(config.rounds, generator), weights)
             loss = loss + torch.stack([part.total for part in parts]).mean()
             for name in ("dice", "iou", "iou_error"):
                 curves[name] = getattr(parts[0], name)

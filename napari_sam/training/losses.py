@@ -10,6 +10,7 @@ N prompts, K masks each, h and w height and width of the logits.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +68,19 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return 1 - (2 * shared + 1) / (total + 1)
 
 
+def iou_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Return one minus the soft IoU of each mask, (N, K).
+
+    One is added above and below, so that two empty masks agree. Its mean judges
+    masks as a mean IoU does; dice loss forgives more of what is nearly right (Rahman
+    and Wang 2016, "Optimizing intersection-over-union in deep neural networks").
+    """
+    probability = torch.sigmoid(logits)
+    shared = (probability * target).sum(dim=(-2, -1))
+    total = probability.sum(dim=(-2, -1)) + target.sum(dim=(-2, -1))
+    return 1 - (shared + 1) / (total - shared + 1)
+
+
 def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
     """Return the IoU of each thresholded mask with its thresholded target, (N, K)."""
     mask, truth = logits > 0, target > 0.5
@@ -95,13 +109,34 @@ class MaskLoss:
     iou: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class MaskLossWeights:
+    """How masks are judged.
+
+    Attributes
+    ----------
+    warm : float, default 0.0
+        Share of the starting loss (cross entropy and dice), 0 to 1.
+    focal : float, default `FOCAL_WEIGHT`
+        Parts of focal loss to one part of overlap.
+    overlap : {"dice", "iou"}
+        `dice_loss` or `iou_loss`.
+    chosen_share : float, default 0.0
+        Share of the loss that judges the mask with the highest predicted IoU, which is
+        what a user is shown, instead of the best one.
+    """
+
+    warm: float = 0.0
+    focal: float = FOCAL_WEIGHT
+    overlap: Literal["dice", "iou"] = "dice"
+    chosen_share: float = 0.0
+
+
 def mask_loss(
     logits: Tensor,
     predicted_iou: Tensor,
     target: Tensor,
-    *,
-    warm: float = 0.0,
-    focal: float = FOCAL_WEIGHT,
+    weights: MaskLossWeights | None = None,
 ) -> MaskLoss:
     """Return the loss of the best of K masks and of all predicted IoUs.
 
@@ -111,24 +146,26 @@ def mask_loss(
     predicted_iou : (N, K) float32 tensor
     target : (N, h, w) float32 tensor
         0 to 1.
-    warm : float, default 0.0
-        Share of the starting loss (cross entropy and dice), 0 to 1.
-    focal : float, default `FOCAL_WEIGHT`
-        Parts of focal loss to one part of dice loss.
+    weights : MaskLossWeights, optional
+        Default: the paper's.
     """
+    weights = weights or MaskLossWeights()
     truth = target[:, None].expand_as(logits)
     dice = dice_loss(logits, truth)
-    each = DICE_WEIGHT * dice + focal * (1 - warm) * focal_loss(logits, truth)
-    if warm > 0:
-        each = each + warm * cross_entropy_loss(logits, truth)
+    apart = dice if weights.overlap == "dice" else iou_loss(logits, truth)
+    focal = weights.focal * (1 - weights.warm)
+    each = DICE_WEIGHT * apart + focal * focal_loss(logits, truth)
+    if weights.warm > 0:
+        each = each + weights.warm * cross_entropy_loss(logits, truth)
     best = each.argmin(dim=1, keepdim=True)
     with torch.no_grad():
         actual = mask_iou(logits, truth)
     error = F.mse_loss(predicted_iou, actual)
-    chosen = each.gather(1, best)
-    others = (each.sum(dim=1, keepdim=True) - chosen) / max(each.shape[1] - 1, 1)
+    shown = each.gather(1, predicted_iou.argmax(dim=1, keepdim=True))
+    judged = torch.lerp(each.gather(1, best), shown, weights.chosen_share)
+    others = (each.sum(dim=1, keepdim=True) - judged) / max(each.shape[1] - 1, 1)
     return MaskLoss(
-        total=(chosen + OTHERS_WEIGHT * others).mean() + IOU_WEIGHT * error,
+        total=(judged + OTHERS_WEIGHT * others).mean() + IOU_WEIGHT * error,
         dice=dice.gather(1, best).mean().detach(),
         iou_error=error.detach(),
         iou=actual.gather(1, best).mean(),

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from napari_sam.model.affinity import Details, Seeds
-from napari_sam.training.losses import FOCAL_WEIGHT, MaskLoss, mask_loss
+from napari_sam.training.losses import MaskLoss, MaskLossWeights, mask_loss
 from napari_sam.training.simulate import (
     boxes_of,
     depth_weights,
@@ -102,11 +102,11 @@ class PromptRounds:
         self.feedback: Tensor | None = None
 
     def losses(
-        self, n_rounds: int, warm: float, focal: float = FOCAL_WEIGHT
+        self, n_rounds: int, weights: MaskLossWeights | None = None
     ) -> list[MaskLoss]:
         """Ask ``n_rounds`` times; returns one loss, or two, for each round.
 
-        ``warm`` and ``focal`` as in `mask_loss`.
+        ``weights`` as in `mask_loss`.
         """
         without_new_point = (
             (n_rounds // 2, n_rounds - 1) if n_rounds >= MANY_ROUNDS else ()
@@ -117,7 +117,7 @@ class PromptRounds:
             fine = F.interpolate(logits, self.target.shape[-2:], mode="bilinear")
             n_multi = self.n_points if index == 0 else 0
             parts += [
-                mask_loss(*each, warm=warm, focal=focal)
+                mask_loss(*each, weights)
                 for each in self._asked(fine, predicted_iou, n_multi)
             ]
             if index + 1 < n_rounds:

@@ -152,7 +152,7 @@ def test_eleven_rounds_add_a_point_in_all_but_two(config):
     )
     embedding = torch.randn(1, 32, 8, 8)
     rounds = PromptRounds(model, embedding, batch, torch.Generator().manual_seed(0))
-    parts = rounds.losses(11, warm=0.0)
+    parts = rounds.losses(11)
     # Ten rounds follow the first; two of them have no new point.
     assert rounds.points.shape == (4, 1 + 8, 2)
     # The first round has a loss for points and one for boxes.

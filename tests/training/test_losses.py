@@ -9,10 +9,12 @@ import torch
 from napari_sam.model.affinity import UNIT
 from napari_sam.training.losses import (
     OTHERS_WEIGHT,
+    MaskLossWeights,
     centre_loss,
     cross_entropy_loss,
     dice_loss,
     focal_loss,
+    iou_loss,
     mask_iou,
     mask_loss,
     proposal_loss,
@@ -47,9 +49,19 @@ def test_dice_loss_of_hard_masks_counts_pixels():
     assert dice_loss(logits, truth).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_dice_loss_of_two_empty_masks_is_zero():
+@pytest.mark.parametrize("loss", [dice_loss, iou_loss])
+def test_overlap_of_two_empty_masks_costs_nothing(loss):
     empty = torch.zeros(1, 1, 8, 8)
-    assert dice_loss(empty - 50, empty).item() == pytest.approx(0, abs=1e-6)
+    assert loss(empty - 50, empty).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_iou_loss_of_hard_masks_is_their_iou(pair):
+    logits, target = (pair[0] > 0) * 100.0 - 50, pair[1]
+    mask, truth = logits.numpy() > 0, target.numpy() > 0
+    shared = (mask & truth).sum(axis=(2, 3))
+    union = (mask | truth).sum(axis=(2, 3))
+    expected = 1 - (shared + 1) / (union + 1)
+    np.testing.assert_allclose(iou_loss(logits, target).numpy(), expected, rtol=1e-5)
 
 
 def test_cross_entropy_matches_its_definition(pair):
@@ -85,6 +97,26 @@ def test_the_best_of_three_masks_learns_twenty_times_as_much_as_the_others():
     assert loss.iou.item() == 1.0
 
 
+def test_the_mask_that_is_shown_can_be_judged_instead_of_the_best():
+    target = torch.zeros(1, 8, 8)
+    target[0, 2:6, 2:6] = 1
+    logits = torch.zeros(1, 3, 8, 8)
+    logits[0, 1] = (target[0] * 2 - 1) * 4
+    predicted = torch.tensor([[0.2, 0.3, 0.9]])  # the last is shown
+
+    def touched(share):
+        leaf = logits.clone().requires_grad_()
+        weights = MaskLossWeights(chosen_share=share)
+        mask_loss(leaf, predicted, target, weights).total.backward()
+        return leaf.grad.abs().sum(dim=(0, 2, 3))
+
+    best, shown, half = touched(0.0), touched(1.0), touched(0.5)
+    assert best[1] > 0
+    assert 0 < shown[1] < best[1] / 10  # the best one is now one of the others
+    assert shown[2] > 10 * shown[0] > 0  # the others learn a little, as before
+    torch.testing.assert_close(half, (best + shown) / 2)
+
+
 def test_every_predicted_iou_is_trained_on_the_actual_one():
     target = torch.zeros(1, 4, 4)
     target[0, :2] = 1
@@ -107,8 +139,15 @@ def test_the_ratio_of_focal_and_dice_is_twenty_to_one(pair):
     error = mask_iou(logits[:, :1], target[:, :1]).square().mean()
     expected = ((20 * focal + dice).mean() + error).item()
     assert total.item() == pytest.approx(expected, rel=1e-5)
-    total = mask_loss(logits[:, :1], torch.zeros(2, 1), target[:, 0], focal=3).total
+    total = mask_loss(
+        logits[:, :1], torch.zeros(2, 1), target[:, 0], MaskLossWeights(focal=3)
+    ).total
     expected = ((3 * focal + dice).mean() + error).item()
+    assert total.item() == pytest.approx(expected, rel=1e-5)
+    total = mask_loss(
+        logits[:, :1], torch.zeros(2, 1), target[:, 0], MaskLossWeights(0, 0, "iou")
+    ).total
+    expected = (iou_loss(logits[:, :1], target[:, :1]).mean() + error).item()
     assert total.item() == pytest.approx(expected, rel=1e-5)
 
 

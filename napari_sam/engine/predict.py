@@ -542,7 +542,9 @@ def decoder_batch(size: Sequence[int], device: torch.device) -> int:
     """
     n_cells = size[0] * size[1]
     if device.type == "cpu":
-        return min(max(1, _CPU_CELLS // n_cells), _MAX_CPU_BATCH)
+        # of small windows as many as have the cells of one crop
+        most = max(_MAX_CPU_BATCH, 64**2 // n_cells)
+        return min(max(1, _CPU_CELLS // n_cells), most)
     return max(1, _GPU_CELLS // n_cells)
 
 

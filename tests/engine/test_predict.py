@@ -99,10 +99,11 @@ def test_batches_are_small_where_crops_are_large(predictor):
     cpu, other = torch.device("cpu"), torch.device("meta")
     assert decoder_batch((64, 64), cpu) == 4
     assert decoder_batch((24, 24), cpu) == 16
+    assert decoder_batch((8, 8), cpu) == 64
     assert decoder_batch((64, 64), other) == 32
-    prompts = [Prompts(points=[[5, 9]])] * 35
+    prompts = [Prompts(points=[[5, 9]])] * 150
     predictor.predict_many(prompts)
-    assert predictor.model.decoded == [16, 16, 3]
+    assert predictor.model.decoded == [64, 64, 22]
 
 
 def test_many_prompts_give_the_answers_of_each_alone(noise):

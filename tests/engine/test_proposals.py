@@ -168,6 +168,18 @@ def test_our_own_network_looks_at_windows_and_others_at_the_whole_crop():
     assert proposals._window(published, ProposalMode(window=384)) == 24
 
 
+def test_small_objects_are_asked_in_windows_of_half_the_side():
+    with torch.device("meta"):
+        ours = Sam(VARIANTS["default"])
+    sizes = np.array([10.0, 47.9, 48.1], np.float32)  # pixels
+    for mode, voted, expected in (
+        (ProposalMode(), sizes, [8, 8, 16]),
+        (ProposalMode(), None, [16, 16, 16]),
+        (ProposalMode(window=256), sizes, [16, 16, 16]),
+    ):
+        assert proposals._first_sides(ours, mode, voted, 3).tolist() == expected
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("has_votes", [False, True])
 def test_what_is_seen_alike_is_answered_alike_wherever_it_lies(has_votes):
@@ -247,6 +259,22 @@ class TestWindows:
         asked = list(zip(oracle.seen, oracle.decoded, strict=True))
         assert asked == [((3, 3), 3), ((8, 8), 1)]
         assert sorted(c.area for c in found) == [16, 16, 56]
+
+    def test_windows_grow_until_the_object_fits(self, monkeypatch):
+        truth = np.zeros((32, 32), np.uint32)
+        truth[2:6, 2:6] = 1
+        truth[18:22, 14:28] = 2
+        truth[10:12, 2:30] = 3
+        truth[26:30, 2:6] = 4
+        oracle, embedding, crop = crop_of(truth, 4)
+        # in patches of 4 px of the plane, top to bottom
+        first = np.array([3, 3, 3, 5])
+        monkeypatch.setattr(proposals, "_first_sides", lambda *_: first)
+        mode = ProposalMode(window=80)
+        found, _ = result(proposal_candidates(oracle, embedding, crop, mode))
+        asked = list(zip(oracle.seen, oracle.decoded, strict=True))
+        assert asked == [((3, 3), 3), ((5, 5), 3), ((8, 8), 1)]
+        assert [c.area for c in found] == [16, 56, 56, 16]
 
     def test_the_edge_of_the_crop_is_no_edge_of_a_window(self):
         truth = np.zeros((32, 24), np.uint32)  # the frame goes on to the right

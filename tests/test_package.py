@@ -53,6 +53,15 @@ def test_public_names_are_those_of_their_modules() -> None:
         assert name in dir(napari_sam)
 
 
+def test_the_reference_describes_each_public_name() -> None:
+    page = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    described = [line.split()[1] for line in page.splitlines() if line[:3] == ":::"]
+    assert {f"napari_sam.{name}" for name in napari_sam.__all__} <= set(described)
+    for name in described:
+        module, _, own = name.rpartition(".")
+        assert getattr(import_module(module), own).__doc__
+
+
 def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(napari_sam.__file__).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))

@@ -20,8 +20,8 @@ with ``--whole`` on all of it.
 ``cost`` follows objects through a drawn stack: one that is not embedded yet, the same
 again with the embeddings of the cache, and others in slices that are still open, as
 with all objects of a slice or with corrections. Calls, and CPU time of a slice against
-that of the network's answer to its prompt: mask, box and point with the embedding and
-the details there (`Sam.prepare` with the mask, `Sam.decode`).
+that of the network's answer to its prompt: mask, box and point with the embedding there
+(`Sam.place`, `Sam.prepare` with the mask, `Sam.decode`).
 
 ``memory`` segments and links drawn volumes of 1024 x 1024 px, as ``napari-sam segment
 --link z`` does, each in a process of its own, so that its peak memory is its own. The
@@ -418,7 +418,7 @@ class Counted:
     """Counts calls of a network, and the CPU time of its answers."""
 
     def __init__(self, model: Sam) -> None:
-        self.calls = dict.fromkeys(("encode", "details", "prepare", "decode"), 0)
+        self.calls = dict.fromkeys(("encode", "place", "prepare", "decode"), 0)
         self.answers_s = 0.0
         for name in self.calls:
             setattr(model, name, self._counted(name, getattr(model, name)))
@@ -428,7 +428,7 @@ class Counted:
             self.calls[name] += 1
             start = time.process_time()
             found = call(*arguments, **options)
-            if name == "decode" or (name == "prepare" and "masks" in options):
+            if name in ("place", "decode") or options.get("masks") is not None:
                 self.answers_s += time.process_time() - start
             return found
 

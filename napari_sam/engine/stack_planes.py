@@ -30,8 +30,9 @@ class StackPlanes:
     """The planes of a stack along one axis, embedded in the order of need.
 
     What depends on a plane alone is kept for the next object and the next round: the
-    embedding and the details of up to `_OPEN_PLANES` planes, less than 20 MB each where
-    objects lie in one crop. It belongs to one thread.
+    embedding of up to `_OPEN_PLANES` planes, and of networks that look at whole crops
+    what prompts share; less than 20 MB each where objects lie in one crop. It belongs
+    to one thread.
 
     Parameters
     ----------

@@ -85,7 +85,7 @@ def prompts(n: int) -> Values:
     model = small_network()
     image = np.random.default_rng(0).integers(0, 256, (1024, 1024), np.uint8)
     predictor = Predictor(model, open_plane(image, model))
-    points = np.random.default_rng(1).uniform(0, 1024, (n, 2))
+    points = np.random.default_rng(1).uniform(0, 1023, (n, 2))
     predictor.predict(Prompts(points=points[:1]))
     many = [Prompts(points=[point]) for point in points]
 

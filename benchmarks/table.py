@@ -354,6 +354,13 @@ def gpu(how: Setting) -> Iterator[Row]:
     for name, (must, aim) in targets.items():
         rate = _crops_per_second(name, how.rounds) if has_gpu else None
         yield Row(f"GPU: {name} encoder bfloat16", "", must, aim, "1/s", rate, note)
+        if name == "vit_b":
+            found = _against_eager(how) if has_gpu else (None, note)
+            peer = "segment-anything float32"
+            yield Row("GPU: vit_b encoder, times the peer", peer, 10, 10, "x", *found)
+            share = None if rate is None else 100 * _sweep_per_second() / rate
+            what = "GPU: sweep, share of the encoder alone"
+            yield Row(what, "", 80, 90, "%", share, note)
     click_ms = masks_ms = None
     if has_gpu:
         model = drawing_blobs("bfloat16")[0].cuda()
@@ -384,6 +391,25 @@ def _crops_per_second(name: str, rounds: int, batch: int = 16) -> float:
     model.encode(x)
     times = [_timed(lambda: model.encode(x), CLOCKS["wall"])[1] for _ in range(rounds)]
     return batch / min(times)
+
+
+def _against_eager(how: Setting) -> tuple[float, str]:
+    """How many times faster than the reference on a GPU, four crops at once."""
+    ours, reference = networks("vit_b", device="cuda", precision="bfloat16")
+    x = torch.randn(4, 3, SIZE, SIZE, device="cuda")
+    return ratio(lambda: ours.encode(x), lambda: reference.image_encoder(x), how)
+
+
+def _sweep_per_second(side: int = 8192) -> float:
+    """Crops a second from pixels to the store, ViT-B in bfloat16."""
+    model = Sam(VARIANTS["vit_b"]).eval().cuda()
+    model.precision = "bfloat16"
+    image = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        plane = open_plane(image, model, cache=EmbeddingCache(Path(folder)))
+        plane.of(plane.grid[0])  # loads what is needed once
+        n = len(plane.grid) - 1
+        return n / _timed(lambda: run(plane.fill()), CLOCKS["wall"])[1]
 
 
 def _timed(work: Callable[[], Any], clock: Callable[[], float]) -> tuple[Any, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from napari.utils.notifications import show_warning
+from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
@@ -97,7 +97,8 @@ class AutomaticPanel(QWidget):
             show_warning("Nothing to search: open an image, and show it in 2D.")
             return
         if planes is None:
-            show_warning("The model is still being loaded; try again in a moment.")
+            show_info("The search begins as soon as the model is loaded.")
+            self._parts.network.when_loaded(lambda: self.find(extent))
             return
         self.discard()
         self._place, self._image_key = view.place, view.image_key
@@ -200,9 +201,16 @@ class AutomaticPanel(QWidget):
         self._drawn.start()
 
     def _prepare(self) -> None:
+        """Make the layers of a search ahead: each takes napari a tenth of a second."""
         image = self._parts.bridge.image
         if image is not None:
             self.candidates.prepare(image)
+            QTimer.singleShot(0, self._prepare_labels)
+
+    def _prepare_labels(self) -> None:
+        bridge = self._parts.bridge
+        if bridge.image is not None and self.isVisible():
+            bridge.need_labels()
 
     def _image_changed(self, _image: object) -> None:
         self.candidates.close()  # it lies over the other image
@@ -292,6 +300,13 @@ class AutomaticPanel(QWidget):
         if self._clicked not in layer.mouse_drag_callbacks:
             layer.mouse_drag_callbacks.append(self._clicked)
             self._parts.bridge.bind_undo(layer)
+        # in a turn of its own: napari exchanges its controls, a twentieth of a second
+        QTimer.singleShot(0, self._select_layer)
+
+    def _select_layer(self) -> None:
+        """Let clicks go to the candidates."""
+        if (layer := self.candidates.layer) is not None:
+            self._parts.viewer.layers.selection.active = layer
 
     def _drop_layer(self) -> None:
         """Take the layer away; the tool in use before comes back."""

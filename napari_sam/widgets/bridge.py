@@ -56,6 +56,8 @@ _MANY_CROPS = 16  # embedded ones: more would take some seconds to be made again
 
 _PAINTED_SIDE = 1024  # pixels a side of what can be painted without an object
 
+_NOT_PAINTING = ("pan_zoom", "transform", "pick")  # modes of a Labels layer
+
 _image_keys = count()
 
 
@@ -294,11 +296,20 @@ class LayerBridge:
             raise InputError(f"no object {object_id} on this plane; choose another")
         object_id = object_id or target.fresh_ids(1)[0]
         if STORE not in layer.metadata:
-            self.viewer.layers.selection.active = layer
             layer.selected_label, layer.mode = object_id, "paint"
+            self.viewer.layers.selection.active = layer
             return
         around = box or _middle(visible_box(image, view) or Box.whole(view.shape))
         self._hand_edit = HandEdit(self.viewer, self.session, image, around, object_id)
+
+    @property
+    def painted_id(self) -> int:
+        """Id that napari's brush paints now; 0 while nothing is painted."""
+        active = self.viewer.layers.selection.active
+        if not isinstance(active, Labels) or str(active.mode) in _NOT_PAINTING:
+            return 0
+        is_ours = active is self.labels or self.is_painting
+        return int(active.selected_label) if is_ours else 0
 
     @property
     def is_painting(self) -> bool:
@@ -311,9 +322,15 @@ class LayerBridge:
         return edit is not None and edit.finish()
 
     def look(self) -> None:
-        """Tell the session what is displayed now."""
+        """Tell the session what is displayed now, unless it knows.
+
+        Whoever works on a view stops when it is exchanged, so it is not for nothing:
+        napari tells of contrast and pixels more often than they change.
+        """
         self._settled.stop()
-        self.session.set_view(self.view())
+        view, old = self.view(), self.session.view
+        if view is None or old is None or view.embedding_key != old.embedding_key:
+            self.session.set_view(view)
 
     def view(self) -> PlaneView | None:
         """Return the plane of the image that is displayed; None in 3D."""

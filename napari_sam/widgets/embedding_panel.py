@@ -93,10 +93,14 @@ class EmbeddingPanel(QWidget):
     def start(self) -> None:
         """Embed all crops of the plane that are missing."""
         view, planes = self._parts.session.view, self._parts.network.planes
-        if view is None or planes is None:
-            show_warning("Nothing to embed yet: open an image, and wait for the model.")
+        if view is None:
+            show_warning("Nothing to embed: open an image, and show it in 2D.")
             return
         self.stop()
+        if planes is None:
+            self.status.setText("Begins as soon as the model is loaded ...")
+            self._parts.network.when_loaded(self.start)
+            return
         self.status.setText("Opening the plane ...")
 
         def open_plane() -> _Opened:
@@ -174,16 +178,17 @@ class EmbeddingPanel(QWidget):
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addLayout(line)
         layout.addWidget(self.progress)
+        layout.addWidget(self.status)
         layout.addWidget(self.skip)
         layout.addWidget(self.show_crops)
         layout.addWidget(self.legend)
-        layout.addWidget(self.status)
 
     def _run_or_stop(self) -> None:
         if self._task is None:
             self.start()
         else:
             self.stop()
+            self.status.setText("Stopped; what is embedded stays.")
 
     def _begin(self, view: PlaneView, found: _Opened) -> None:
         self.stop()  # a second click began it already
@@ -215,6 +220,7 @@ class EmbeddingPanel(QWidget):
         self._prefer()
         self._show(len(embedding.grid))
         self._activity.begin()
+        self.status.setText("Encoding the first crop ...")
         skip = self.skip.isChecked()
         self._looking.start()
         self._task = self._parts.worker.start(
@@ -264,6 +270,7 @@ class EmbeddingPanel(QWidget):
     def _pause(self, checked: bool) -> None:
         if self._task is not None:
             self._parts.worker.pause(self._task, paused=checked)
+            self.status.setText("Rests after the crop in hand." if checked else "")
         self.pause.setText("Go on" if checked else "Pause")
 
     def _camera_moved(self, _event: object = None) -> None:
@@ -302,6 +309,7 @@ class EmbeddingPanel(QWidget):
         self.progress.setVisible(running)
         if n_crops is not None:
             self.progress.setMaximum(n_crops)
+            self.progress.setValue(0)
 
 
 def _fill(embedding: PlaneEmbedding, *, skip_background: bool) -> Job[None]:

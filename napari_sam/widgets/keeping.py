@@ -52,6 +52,7 @@ class Keeper:
         session = self._parts.session
         target, n_changes = session.labels, self._n_changes
         if target is None:
+            on_done(0)
             return
 
         def write(found: Found) -> None:

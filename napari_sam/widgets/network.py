@@ -10,10 +10,13 @@ from psygnal import Signal
 from napari_sam.errors import NapariSamError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_sam.engine.jobs import Step
     from napari_sam.engine.planes import Planes
     from napari_sam.engine.request import (
         CompleteRequest,
+        PlaneView,
         PredictRequest,
         PredictResult,
     )
@@ -59,6 +62,7 @@ class Network:
         self._second_look: Task | None = None
         self.completes = True
         self.name: str | None = None
+        self._wish: tuple[PlaneView | None, Callable[[], object]] | None = None
         session.request.connect(self._answer)
         session.complete_wanted.connect(self._complete)
 
@@ -96,6 +100,10 @@ class Network:
         self.status.emit(f"Loading {name} ...")
         self._worker.call(work, self._loaded, self._not_loaded, slot="load")
 
+    def when_loaded(self, act: Callable[[], object]) -> None:
+        """Do something once a network is there, if the view is still the same one."""
+        self._wish = self._session.view, act
+
     def close(self) -> None:
         """Let the network go."""
         self._session.request.disconnect(self._answer)
@@ -108,6 +116,9 @@ class Network:
         self.status.emit(f"{model.name} on {model.device}, {model.precision}")
         self.loaded.emit(planes)
         self._session.ask()
+        wish, self._wish = self._wish, None
+        if wish is not None and wish[0] is self._session.view:
+            wish[1]()
 
     def _not_loaded(self, error: Exception) -> None:
         self.status.emit("no model; choose another one")

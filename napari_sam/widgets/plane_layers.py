@@ -100,7 +100,7 @@ class CandidateLayer:
             self._viewer.layers.selection.active = active
 
     def begin(self, region: Box, image: Image) -> Labels:
-        """Show the layer over a region, in plane pixels, and select it.
+        """Show the layer over a region, in plane pixels.
 
         Outlines are drawn in an array; a region larger than that is filled, in a store
         with levels, as outlines are not seen from afar.
@@ -125,7 +125,6 @@ class CandidateLayer:
         if layers[-1] is not layer:
             layers.move(layers.index(layer), len(layers))
         layer.visible = True
-        layers.selection.active = layer
         return layer
 
     def _add(self, data: Any, **options: Any) -> Labels:

@@ -282,7 +282,6 @@ class PromptLayers:
         n_new = len(points) - len(self._draft_points)
         if str(event.action) == "added" and n_new > 0:
             sign = self.next_is_positive != self._flip_once
-            self._flip_once = False
             self._positive = np.append(self._positive, np.full(n_new, sign))
             if n_new > 1 or str(self.points.symbol[-1]) != _SYMBOLS[sign]:
                 self._style_points()  # added by a program, and not by the mouse
@@ -297,7 +296,12 @@ class PromptLayers:
 
     def _unmark(self) -> None:
         """Let a new point show its kind; points that the user selects stay marked."""
-        if not self._is_closing and self.points.mode == "add":
+        if self._is_closing:
+            return
+        if self._flip_once:  # Shift counts for one point
+            self._flip_once = False
+            self._style_next(self._next_is_positive)
+        if self.points.mode == "add":
             with self._silently():
                 self.points.selected_data = set()
 

@@ -20,7 +20,6 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sam.errors import NapariSamError
-from napari_sam.widgets.controls import narrow
 from napari_sam.widgets.keys import key_of, keys_of
 from napari_sam.widgets.prompt_layers import NEGATIVE, POSITIVE
 
@@ -188,6 +187,11 @@ class PromptPanel(QWidget):
         tool = bridge.prompts.tool
         if tool == "look" and not bridge.prompts.is_ready:
             return "Getting ready for the first click ..."
+        if tool == "look" and (number := bridge.painted_id):
+            return (
+                f"Paint object {number} with napari's brush. {key_of('tool')}, or a "
+                "tool above, points at objects again."
+            )
         if tool == "look":
             return (
                 f"Choose a tool above, or press {key_of('tool')}, to point at objects "
@@ -261,20 +265,17 @@ class PromptPanel(QWidget):
             "crop is encoded after the first answer, and the mask is replaced."
         )
         self.completes.toggled.connect(self._set_completes)
-        self.hovers = QCheckBox("before a click")
+        self.hovers = QCheckBox(f"Show masks before a click ({key_of('hover')})")
         self.hovers.setToolTip(
             "Show what a click would give while the mouse moves, as holding "
             f"{key_of('hover')} does"
         )
-        layout.addWidget(self.completes, 2, 0, 1, 2)
         layout.addWidget(QLabel("Other objects"), 0, 0)
         layout.addWidget(self.overlap, 0, 1)
         layout.addWidget(QLabel("Preview"), 1, 0)
-        drawn = QHBoxLayout()
-        drawn.setSpacing(2)
-        drawn.addWidget(narrow(self.style_choice), 1)
-        drawn.addWidget(self.hovers)
-        layout.addLayout(drawn, 1, 1)
+        layout.addWidget(self.style_choice, 1, 1)
+        layout.addWidget(self.hovers, 2, 0, 1, 2)
+        layout.addWidget(self.completes, 3, 0, 1, 2)
         layout.setColumnStretch(1, 1)
         return layout
 

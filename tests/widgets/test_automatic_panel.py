@@ -176,7 +176,12 @@ def test_the_layer_of_candidates_is_made_when_the_panel_is_opened(
     assert not waiting.visible
     added: list[object] = []
     dock.viewer.layers.events.inserted.connect(lambda event: added.append(event.value))
+    panel._prepare_labels()  # those that objects are kept in, too
+    assert [each is dock.bridge.labels for each in added] == [True]
+    added.clear()
     find(dock, qtbot)
+    active = dock.viewer.layers.selection
+    qtbot.waitUntil(lambda: active.active is waiting, timeout=PATIENCE_MS)
     panel.discard()
     find(dock, qtbot)
     assert panel.candidates.layer is waiting

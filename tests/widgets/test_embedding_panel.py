@@ -69,7 +69,12 @@ def test_every_crop_is_encoded_once_and_shown(
     qtbot.waitUntil(lambda: "embedded" in panel.status.text(), timeout=PATIENCE_MS)
     assert oracle.n_encoded == len(grid)
     panel.start()
-    dock.bridge.look()  # a new view, before the plane is open
+    dock.bridge.look()  # the same view, of which napari has told once more
+    qtbot.waitUntil(lambda: panel._task is not None, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: "embedded" in panel.status.text(), timeout=PATIENCE_MS)
+    panel.start()
+    dock.bridge.image.contrast_limits = (0, 200)
+    dock.bridge.look()  # another view, before the plane is open
     qtbot.waitUntil(lambda: "has changed" in panel.status.text(), timeout=PATIENCE_MS)
     assert panel.overlay.layer is None
     panel.pause.setChecked(True)
@@ -77,6 +82,35 @@ def test_every_crop_is_encoded_once_and_shown(
     assert panel.pause.text() == "Pause"
     panel.stop()
     assert panel.overlay.layer is None
+
+
+def test_what_is_asked_for_too_early_begins_with_the_model(
+    dock: Any, qtbot: QtBot, oracle: OracleSam
+) -> None:
+    from napari_sam.widgets.automatic_panel import AutomaticPanel
+    from napari_sam.widgets.embedding_panel import EmbeddingPanel
+
+    network, planes = dock.network, dock.network.planes
+    embedding, automatic = dock.panel(EmbeddingPanel), dock.panel(AutomaticPanel)
+    network._planes = None
+    embedding.run.click()
+    assert "as soon as the model is loaded" in embedding.status.text()
+    assert embedding._task is None
+    network._loaded(planes)
+    qtbot.waitUntil(lambda: "embedded" in embedding.status.text(), timeout=PATIENCE_MS)
+    assert oracle.n_encoded
+    network._planes = None
+    automatic.find("plane")
+    assert automatic._task is None
+    network._loaded(planes)
+    assert automatic._task is not None
+    automatic.discard()
+    # not on a plane that was not meant
+    network._planes = None
+    automatic.find("plane")
+    dock.bridge.use_scale(0.5)
+    network._loaded(planes)
+    assert automatic._task is None
 
 
 def marks(panel: Any, grid: Any) -> list[int]:

@@ -208,9 +208,8 @@ class AutomaticPanel(QWidget):
             QTimer.singleShot(0, self._prepare_labels)
 
     def _prepare_labels(self) -> None:
-        bridge = self._parts.bridge
-        if bridge.image is not None and self.isVisible():
-            bridge.need_labels()
+        if self._parts.bridge.image is not None:
+            self._parts.bridge.need_labels()
 
     def _image_changed(self, _image: object) -> None:
         self.candidates.close()  # it lies over the other image

@@ -114,6 +114,7 @@ class PlaneEmbedding:
         self._key: dict[str, Any] = {}
         self._fingerprints: dict[int, dict[str, Any]] = {}
         self._entry: CacheEntry | None = None
+        self._keeps = True
         self._recent: OrderedDict[Crop, Tensor] = OrderedDict()
         self._looked_at: CropPixels | None = None
         self._unwritten: dict[Crop, Tensor] = {}
@@ -424,10 +425,25 @@ class PlaneEmbedding:
         return [embedding[None] for embedding in encoded]
 
     def _keep(self, part: CropPixels, embedding: Tensor) -> Tensor:
-        """Store an embedding; return it as it will be read, rounding included."""
+        """Store an embedding; return it as it will be read, rounding included.
+
+        Whoever asks for one crop wants an answer and not a store: where nothing more
+        can be kept, on a full disk, it goes on without.
+        """
         kept = self._rounded(part, embedding)
         found = self._unwritten[part.crop]
-        self._write(kept)
+        if not self._keeps:
+            del self._unwritten[part.crop]
+            return found
+        try:
+            self._write(kept)
+        except FileError as error:
+            self._keeps = False
+            warnings.warn(
+                f"{error}; from now on embeddings of this plane are not kept",
+                NapariSamWarning,
+                stacklevel=4,
+            )
         return found
 
     def _rounded(self, part: CropPixels, embedding: Tensor) -> _Kept:

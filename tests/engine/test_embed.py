@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import os
 import warnings
 
 import numpy as np
@@ -429,3 +430,27 @@ def test_a_constant_image_has_an_embedding(tiny_sam):
         warnings.simplefilter("ignore", NapariSamWarning)
         embedding = run(embed(np.zeros((1, 1), np.uint16), tiny_sam))
     assert torch.isfinite(embedding.of(embedding.grid[0])).all()
+
+
+def test_a_full_disk_costs_no_answer(
+    tiny_sam, plane, encoded, tmp_path, monkeypatch, recwarn
+):
+    full = open_plane(plane, tiny_sam, cache=EmbeddingCache(tmp_path / "e"))
+
+    def no_space(path, *args, **kwargs):
+        raise OSError(28, os.strerror(28))
+
+    kept = full.of(full.grid[0])
+    with monkeypatch.context() as patch:
+        patch.setattr("zarr.storage._local._put", no_space)
+        found = [full.of(crop) for crop in full.grid]
+    (told,) = (str(each.message) for each in recwarn)
+    assert "crop 1: No space left" in told
+    assert "from now on embeddings of this plane are not kept" in told
+    assert len(encoded) == len(full.grid) == 9
+    expected = open_plane(plane, tiny_sam)
+    torch.testing.assert_close(found[0], kept, rtol=0, atol=0)
+    for crop, each in zip(full.grid, found, strict=True):
+        torch.testing.assert_close(each, expected.of(crop), rtol=0, atol=0)
+    again = open_plane(plane, tiny_sam, cache=EmbeddingCache(tmp_path / "e"))
+    assert [again.state(crop) for crop in again.grid] == ["done"] + 8 * ["missing"]

@@ -208,6 +208,8 @@ class StackForm(QWidget):
         self._range = QWidget()
         self._form = form = QFormLayout(self._range)
         form.setContentsMargins(0, 0, 0, 0)
+        # a dock of 300 px has no room for a name beside two numbers
+        form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         self.axis = QComboBox()
         self.axis.setToolTip("The axis that objects are followed along.")
         self.axis.currentIndexChanged.connect(self._use_axis)

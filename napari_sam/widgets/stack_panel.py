@@ -282,11 +282,11 @@ class StackPanel(QWidget):
         ):
             self.stop()
         if view is not None and image is not None:
-            lengths, names = spatial_shape(image), self._parts.viewer.dims.axis_labels
-            missing = len(names) - len(lengths)
+            # of the layer: napari before 0.9 does not tell them to its sliders
+            lengths, names = spatial_shape(image), image.axis_labels
             self.form.set_axes(
                 [
-                    (axis, _name(names[axis + missing], axis), lengths[axis])
+                    (axis, _name(names[axis], axis), lengths[axis])
                     for axis in stack_axes(view)
                 ]
             )

@@ -93,6 +93,8 @@ def test_from_a_click_in_the_middle_to_all_slices(
         viewer, (truth > 0).astype(np.uint8) * 255, scale=(3, 0.5, 0.5)
     )
     image, mouse, session = dock.bridge.image, Mouse(viewer), dock.session
+    # nothing is cut off in a dock of 300 px, of which a scroll bar takes 15
+    assert panel.minimumSizeHint().width() <= 280
     viewer.dims.set_current_step(0, 5)
     mouse.click(image, (5, 15, 9))
     wait_for(lambda: session.masks)

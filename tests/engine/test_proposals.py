@@ -339,29 +339,3 @@ def test_masks_of_proposals_are_those_of_upscaled_logits(tiny_sam, shape, agreem
 def test_impossible_thresholds_are_refused(thresholds, message):
     with pytest.raises(InputError, match=message):
         ProposalMode(**thresholds)
-
-
-def test_of_masks_worth_nearly_the_same_neither_is_chosen_by_chance():
-    y, x = np.indices((32, 32))
-    inside = -np.hypot(y - 16, x - 16)
-    discs = np.stack([inside + radius for radius in (6, 10, 14)]).astype(np.float32)
-
-    def chosen(*ious):
-        return proposals._Answers.best(
-            torch.from_numpy(discs)[None],
-            np.array([ious], np.float32),
-            np.zeros((1, 2), np.int64),
-            np.array([[16, 16]]),
-            (32, 32),
-            ProposalMode(),
-        )
-
-    between = chosen(0.8, 0.8, 0.2)
-    np.testing.assert_allclose(between.logits[0], inside + 8, atol=1e-5)
-    first, second = chosen(0.801, 0.799, 0.2), chosen(0.799, 0.801, 0.2)
-    areas = [(each.logits > 0).sum() for each in (first, between, second)]
-    assert areas[1] == pytest.approx(areas[0], rel=0.05)
-    assert areas[1] == pytest.approx(areas[2], rel=0.05)
-    assert second.predicted_iou[0] == np.float32(0.801)
-    clear = chosen(0.5, 0.9, 0.2)
-    np.testing.assert_allclose(clear.logits[0], discs[1], atol=1e-4)

@@ -21,7 +21,7 @@ from tests.engine.oracle import OracleSam, crop_of, discs, image_of, result
 def test_the_grid_finds_the_same_objects():
     truth = discs()
     oracle, embedding, crop = crop_of(truth, 4)
-    mode = GridMode(points_per_side=16, min_stability=0.5)
+    mode = GridMode(points_per_side=16, min_stability=0.5, batch=16)
     plane = Box.whole(truth.shape)
     found, n_pauses = result(
         grid_candidates(oracle, lambda _: embedding, crop, plane, mode)

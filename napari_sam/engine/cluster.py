@@ -8,8 +8,10 @@ workers may come, go and be killed, a lost task is done again by another.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
+from concurrent import futures
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,6 +64,11 @@ class Cluster:
             What is to be done.
         places : sequence of (frame, slice, crop)
             Where.
+
+        Raises
+        ------
+        DeviceError
+            If a device gives up, or the scheduler is gone.
         """
         from distributed import as_completed
 
@@ -89,15 +96,28 @@ class Cluster:
                 finished.add(task)
 
         try:
-            submit()
-            while pending:
-                task = next(finished)
-                yield _outcome(task, pending.pop(task))
-                task.release()
+            with _scheduler_errors():
                 submit()
+                while pending:
+                    task = next(finished)
+                    yield _outcome(task, pending.pop(task))
+                    task.release()
+                    submit()
         finally:
             for task in pending:
                 task.cancel()
+
+
+@contextmanager
+def _scheduler_errors() -> Iterator[None]:
+    """Say in words that the scheduler is gone: its tasks are lost, or it is silent."""
+    try:
+        yield
+    except (OSError, asyncio.CancelledError, futures.CancelledError) as error:
+        raise DeviceError(
+            f"the scheduler of dask is gone ({type(error).__name__}: {error}); start "
+            "it again, and the same command goes on from here"
+        ) from error
 
 
 class _Store(NamedTuple):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent import futures
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import distributed
@@ -13,10 +15,10 @@ import tifffile
 
 from napari_sam import load_model, run, segment
 from napari_sam.engine.batch import segment_file
-from napari_sam.engine.cluster import open_cluster
+from napari_sam.engine.cluster import Cluster, open_cluster
 from napari_sam.engine.files import plan_outputs
 from napari_sam.engine.manifest import Manifest
-from napari_sam.errors import InputError
+from napari_sam.errors import DeviceError, InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,3 +68,17 @@ def test_a_scheduler_that_does_not_answer_is_reported(monkeypatch) -> None:
         open_cluster("tcp://a:1"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "lost", [ConnectionResetError("reset"), futures.CancelledError("scheduler-lost")]
+)
+def test_a_scheduler_that_goes_away_is_reported(monkeypatch, lost: Exception) -> None:
+    class Gone:
+        def nthreads(self):
+            raise lost
+
+    monkeypatch.setattr(distributed, "as_completed", list)
+    recipe = SimpleNamespace(to_dict=dict)
+    with pytest.raises(DeviceError, match=r"scheduler of dask is gone .*goes on from"):
+        list(Cluster(Gone()).outcomes(recipe, [(0, 0, 0)]))

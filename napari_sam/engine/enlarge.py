@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from napari_sam.masks import boxes_of
+from napari_sam.model.affinity import CELL
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -27,10 +28,9 @@ if TYPE_CHECKING:
     from napari_sam.tiling import Crop
 
 _BAND = 256  # rows enlarged at once
-_CELL = 4  # pixels of the frame for one logit
 
-# Weights of the four logits around a block of `_CELL` by `_CELL` pixels, (4, 16).
-_FRACTION = (np.arange(_CELL) + 0.5) / _CELL
+# Weights of the four logits around a block of `CELL` by `CELL` pixels, (4, 16).
+_FRACTION = (np.arange(CELL) + 0.5) / CELL
 _LINEAR = np.stack([1 - _FRACTION, _FRACTION])
 _BILINEAR = np.kron(_LINEAR, _LINEAR).astype(np.float32)
 _CORNERS = tuple(product(range(2), repeat=2))
@@ -60,17 +60,17 @@ def input_logits(
     part : (h, w) tensor
     """
     # a cell more in each direction: interpolation reaches as far
-    seen = logits[*(slice(-(-n // _CELL) + 1) for n in input_shape)]
+    seen = logits[*(slice(-(-n // CELL) + 1) for n in input_shape)]
     y0, x0, y1, x1 = boxes_of((seen > floor)[None])[0].tolist()
     y0, x0 = max(y0 - 1, 0), max(x0 - 1, 0)
     # mask by mask: three channels at once take torch three times as long (measured)
     part = functional.interpolate(
         seen[None, None, y0 : y1 + 1, x0 : x1 + 1],
-        scale_factor=_CELL,
+        scale_factor=CELL,
         mode="bilinear",
         align_corners=False,
     )[0, 0]
-    first = _CELL * y0, _CELL * x0
+    first = CELL * y0, CELL * x0
     height, width = (n - start for n, start in zip(input_shape, first, strict=True))
     return first, part[:height, :width]
 
@@ -112,7 +112,7 @@ def unscaled_mask(logits: NDArray[np.float32], crop: Crop) -> Drawn:
     """
     input_shape = crop.input_shape
     # a cell more in each direction: interpolation reaches as far
-    seen = logits[*(slice(-(-n // _CELL) + 1) for n in input_shape)]
+    seen = logits[*(slice(-(-n // CELL) + 1) for n in input_shape)]
     held = extent(seen > -1)
     rows = np.arange(held.y0 - 1, held.y1 + 1).clip(0, seen.shape[0] - 1)
     columns = np.arange(held.x0 - 1, held.x1 + 1).clip(0, seen.shape[1] - 1)
@@ -128,7 +128,7 @@ def unscaled_mask(logits: NDArray[np.float32], crop: Crop) -> Drawn:
 
     # Blocks lie between cells, so the first begins half a cell before the first cell,
     # and those at the border are partly outside.
-    first = _CELL * held.y0 - _CELL // 2, _CELL * held.x0 - _CELL // 2
+    first = CELL * held.y0 - CELL // 2, CELL * held.x0 - CELL // 2
     spans, n_inside = zip(
         *map(_on_frame, first, fewest.shape, input_shape), strict=True
     )
@@ -141,8 +141,8 @@ def unscaled_mask(logits: NDArray[np.float32], crop: Crop) -> Drawn:
         for n, level in ((2, 1), (0, -1))
     )
     # four pixels of a row are written as one number of four bytes
-    blocks = np.repeat((fewest > 1).astype(np.uint32) * 0x01010101, _CELL, axis=0)
-    by_row = blocks.reshape(-1, _CELL, blocks.shape[1])
+    blocks = np.repeat((fewest > 1).astype(np.uint32) * 0x01010101, CELL, axis=0)
+    by_row = blocks.reshape(-1, CELL, blocks.shape[1])
     by_row[y, :, x] = (values > 0).view(np.uint32)
     mask = blocks.view(bool)[spans]
     if not mask.size:  # what is above -1 lies beyond the frame
@@ -156,8 +156,8 @@ def unscaled_mask(logits: NDArray[np.float32], crop: Crop) -> Drawn:
 def _on_frame(
     first: int, n_blocks: int, length: int
 ) -> tuple[slice, NDArray[np.bool_]]:
-    """Tell which pixels of blocks lie on the frame: a slice, and (n_blocks, _CELL)."""
-    pixels = np.arange(first, first + _CELL * n_blocks).reshape(n_blocks, _CELL)
+    """Tell which pixels of blocks lie on the frame: a slice, and (n_blocks, CELL)."""
+    pixels = np.arange(first, first + CELL * n_blocks).reshape(n_blocks, CELL)
     return slice(max(-first, 0), length - first), (pixels >= 0) & (pixels < length)
 
 

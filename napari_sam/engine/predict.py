@@ -34,7 +34,6 @@ from napari_sam.engine.enlarge import (
 from napari_sam.engine.fingerprint import encoder_digest
 from napari_sam.engine.jobs import device_errors
 from napari_sam.engine.windows import (
-    CELL,
     PATCH,
     prepare_windows,
     reach_edge,
@@ -43,6 +42,7 @@ from napari_sam.engine.windows import (
 from napari_sam.errors import InputError, NapariSamWarning
 from napari_sam.masks import stability_scores
 from napari_sam.model import Sam
+from napari_sam.model.affinity import CELL
 from napari_sam.prompts import Prompts, alike, points_to_input, to_input
 from napari_sam.tiling import Box, Crop
 

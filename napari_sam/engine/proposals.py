@@ -25,7 +25,6 @@ from napari_sam.engine.jobs import device_errors
 from napari_sam.engine.predict import decode_points, decoder_batch
 from napari_sam.engine.votes import find_meetings
 from napari_sam.engine.windows import (
-    CELL,
     PATCH,
     prepare_windows,
     reach_edge,
@@ -33,6 +32,7 @@ from napari_sam.engine.windows import (
 )
 from napari_sam.errors import InputError
 from napari_sam.masks import Candidate, stability_scores
+from napari_sam.model.affinity import CELL
 from napari_sam.model.proposal_head import ProposalHead
 from napari_sam.tiling import Box
 

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 PATCH = 16
 """Side of a cell of the embedding, in pixels of the frame."""
 
-CELL = 4
-"""Side of a cell of the logits, in pixels of the frame."""
-
 _WINDOW = 256  # pixels
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 CELL = 4
-"""Side of a place, in pixels of the frame."""
+"""Side of a place, which is that of a logit of a mask, in pixels of the frame."""
 UNIT = 32.0
 """Pixels for which an offset of the head is 1; sizes are powers of e times it."""
 

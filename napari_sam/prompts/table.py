@@ -220,7 +220,7 @@ def write_prompts(prompts: Iterable[Prompts], path: Path) -> None:
     NapariSamWarning
         If there are masks, which a table cannot hold.
     """
-    rows: list[list[object]] = [list(COLUMNS)]
+    drawn: list[tuple[str, NDArray[Any], bool, int]] = []
     for place, each in enumerate(prompts, start=1):
         number = each.object_id or place
         if each.mask is not None:
@@ -229,11 +229,12 @@ def write_prompts(prompts: Iterable[Prompts], path: Path) -> None:
                 NapariSamWarning,
                 stacklevel=2,
             )
-        signs = each.positive.astype(int).tolist()
-        for (y, x), sign in zip(each.points.tolist(), signs, strict=True):
-            rows.append([number, "point", y, x, sign, "", "", "", ""])
-        rows.extend([number, "box", "", "", "", *box] for box in each.boxes.tolist())
-    write_csv(rows, path)
+        for point, sign in zip(each.points, each.positive, strict=True):
+            drawn.append((POINT, point[None], bool(sign), number))
+        ends = each.boxes.astype(np.float64).reshape(-1, 2, 2) - 0.5
+        drawn.extend(("rectangle", box, True, number) for box in ends)
+    kinds, corners, signs, numbers = zip(*drawn, strict=True) if drawn else ((),) * 4
+    write_drawn_table(Drawn(kinds, corners, signs, numbers), path)
 
 
 def write_drawn_table(drawn: Drawn, path: Path) -> None:

@@ -10,11 +10,12 @@ from napari_sam.engine.embed import open_plane
 from napari_sam.engine.proposals import ProposalMode, find_peaks, proposal_candidates
 from napari_sam.errors import InputError
 from napari_sam.model import Sam
-from napari_sam.model.config import VARIANTS, ConvConfig, ProposalConfig, SamConfig
+from napari_sam.model.config import VARIANTS
 from napari_sam.stitch import without_duplicates
 from napari_sam.tiling import Box, Crop
 from napari_sam.training.data import distance_maps
 from tests.engine.oracle import crop_of, discs, result
+from tests.engine.own import own_network
 
 
 def maps_of(labels):
@@ -183,18 +184,7 @@ def test_small_objects_are_asked_in_windows_of_half_the_side():
 @torch.inference_mode()
 @pytest.mark.parametrize("has_votes", [False, True])
 def test_what_is_seen_alike_is_answered_alike_wherever_it_lies(has_votes):
-    torch.manual_seed(0)
-    head = ProposalConfig((8, 8, 8), has_detail=has_votes, has_votes=has_votes)
-    config = SamConfig(
-        "small",
-        ConvConfig((8, 8, 16, 16), (1, 1, 1, 1)),
-        image_size=512,
-        embed_dim=32,
-        decoder_heads=4,
-        decoder_mlp_dim=64,
-        proposal=head,
-    )
-    model = Sam(config).eval()
+    model = own_network(has_votes=has_votes)
     embedding = torch.randn(1, *model.embedding_shape)
     embedding[..., 16:32, 14:30] = embedding[..., 0:16, 1:17]
     _, windows = proposals._Windows.of(model, embedding)

@@ -1,7 +1,6 @@
 """Parts of a crop answer prompts as the crop does, wherever they lie."""
 
 import numpy as np
-import pytest
 import torch
 
 from napari_sam.cache import EmbeddingCache
@@ -10,32 +9,16 @@ from napari_sam.engine.embed import open_plane
 from napari_sam.engine.predict import Predictor
 from napari_sam.engine.windows import reach_edge
 from napari_sam.images import Intensity
-from napari_sam.model import Sam
-from napari_sam.model.config import ConvConfig, ProposalConfig, SamConfig
 from napari_sam.prompts import Prompts
 from tests.engine.oracle import OracleSam, PreparedTruth, image_of
+from tests.engine.own import own_network
 
 GRAY = Intensity((0,), ((0.0, 255.0),))
 
 
-@pytest.fixture
-def own():
-    """Our own network, small, with random weights and a frame of 32 x 32 cells."""
-    torch.manual_seed(0)
-    config = SamConfig(
-        "small",
-        ConvConfig((8, 8, 16, 16), (1, 1, 1, 1)),
-        image_size=512,
-        embed_dim=32,
-        decoder_heads=4,
-        decoder_mlp_dim=64,
-        proposal=ProposalConfig((8, 8, 8), has_detail=True, has_votes=True),
-    )
-    return Sam(config).eval()
-
-
 @torch.inference_mode()
-def test_prompts_are_answered_alike_wherever_they_lie(own, monkeypatch):
+def test_prompts_are_answered_alike_wherever_they_lie(monkeypatch):
+    own = own_network()
     plane = open_plane(
         np.zeros((512, 512), np.uint8), own, cache=EmbeddingCache(), intensity=GRAY
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,8 +70,8 @@ def test_every_crop_is_encoded_once_and_shown(
     qtbot.waitUntil(lambda: "embedded" in panel.status.text(), timeout=PATIENCE_MS)
     assert oracle.n_encoded == len(grid)
     panel.start()
+    assert "Opening" in panel.status.text()
     dock.bridge.look()  # the same view, of which napari has told once more
-    qtbot.waitUntil(lambda: panel._task is not None, timeout=PATIENCE_MS)
     qtbot.waitUntil(lambda: "embedded" in panel.status.text(), timeout=PATIENCE_MS)
     panel.start()
     dock.bridge.image.contrast_limits = (0, 200)
@@ -176,8 +177,12 @@ def test_what_comes_into_view_is_embedded_next(
     write = PlaneEmbedding._write
     last = embedding.grid[len(embedding.grid) - 1]
 
+    is_paused = threading.Event()
+
     def note(self: Any, kept: Any) -> None:
         order.append(kept.crop.index)
+        # or all crops might be through before the window has heard of the first
+        assert is_paused.wait(PATIENCE_MS / 1000)
         write(self, kept)
 
     monkeypatch.setattr(PlaneEmbedding, "_write", note)
@@ -188,6 +193,7 @@ def test_what_comes_into_view_is_embedded_next(
     qtbot.waitUntil(lambda: len(order) > 0, timeout=PATIENCE_MS)
     panel.pause.click()
     n_before = len(order)
+    is_paused.set()
     seen = Box(last.core.y1 - 2, last.core.x1 - 2, last.core.y1, last.core.x1)
     panel._camera.events.center()  # the camera has moved
     assert panel._settled.isActive()

@@ -32,6 +32,28 @@ _LOWEST = {
 }
 
 
+FINE_TUNING: Mapping[str, Any] = {
+    "steps": 100,
+    "warm_steps": 0,
+    "learning_rate": 1e-4,
+    "matrix_rate": 2e-3,
+    "matrix_iterations": 3,
+    "weight_decay": 0.03,
+    "ema_decay": 0.95,
+    "windows": ((256, 4),),
+    "window_shares": (1.0,),
+    "objects_per_window": 4,
+    "rounds": (0.5, 0.3, 0.2),
+    "careful_share": 0.5,
+    "usual_share": 0.7,
+    "scene_share": 0.0,
+    "focal_weight": 5.0,
+    "proposal_weight": 1.5,
+}
+"""What `read_config` takes, instead of the defaults of `TrainConfig`, for a training
+that starts from weights: a few minutes on a CPU for a few images (ours, measured)."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
     """What is trained, on what, and how long.
@@ -206,6 +228,9 @@ class TrainConfig:
 def read_config(path: Path | None = None, **changes: Any) -> TrainConfig:
     """Read a configuration from YAML.
 
+    A training that starts from weights has the defaults of `FINE_TUNING`. The learning
+    rate rises and falls over as many steps as suit their number.
+
     Parameters
     ----------
     path : Path, optional
@@ -231,11 +256,17 @@ def read_config(path: Path | None = None, **changes: Any) -> TrainConfig:
             f"{f' in {path}' if path else ''}; known are {sorted(types)}"
         )
     values.setdefault("output", "runs/train")
+    is_tuning = values.get("start_from") is not None
+    if is_tuning:
+        values = {**FINE_TUNING, **values}
     for name in ("data", "only"):  # one may stand without brackets
         if isinstance(values.get(name), str | Path):
             values[name] = [values[name]]
     checked = {name: _checked(name, v, types[name]) for name, v in values.items()}
     checked["data"] = tuple(each.expanduser() for each in checked.get("data", ()))
+    steps = checked.get("steps", 20_000)
+    checked.setdefault("warmup_steps", min(250, steps // 20))
+    checked.setdefault("decay_steps", steps * 3 // 4 if is_tuning else steps // 4)
     return TrainConfig(**checked)
 
 

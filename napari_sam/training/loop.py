@@ -226,12 +226,13 @@ def _head_losses(
 
 
 def _start(config: TrainConfig) -> TrainingState:
-    torch.manual_seed(config.seed)
     device = pick_device(config.device)
     if config.start_from is not None:
         model = load_model(config.start_from, device=str(device), precision="float32")
     elif config.model in VARIANTS:
-        model = Sam(VARIANTS[config.model]).to(device)
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay
+            torch.manual_seed(config.seed)
+            model = Sam(VARIANTS[config.model]).to(device)
     else:
         raise InputError(f"no model {config.model!r}; choose from {sorted(VARIANTS)}")
     _check_fit(model, config)
@@ -254,7 +255,13 @@ def _start(config: TrainConfig) -> TrainingState:
             optimizer.load_state_dict(values)
         _set_rates(optimizers, config)
         state.average, state.step = stored["average"], stored["step"]
-        logger.info("going on at step %d of %s", state.step, path)
+        logger.info("going on at step %d of %d of %s", state.step, config.steps, path)
+        if state.step >= config.steps:
+            logger.warning(
+                "nothing to train: %s has done them all; ask for more steps, or for "
+                "another output folder",
+                path,
+            )
     return state
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from napari_sam.engine.jobs import run
 from napari_sam.errors import FileError, FormatError, InputError
 from napari_sam.model import VARIANTS, Sam
-from napari_sam.training.config import TrainConfig, read_config
+from napari_sam.training.config import FINE_TUNING, TrainConfig, read_config
 from napari_sam.training.data import Batch, Batches
 from napari_sam.training.loop import _start, schedule, train, train_step
 from napari_sam.training.rounds import PromptRounds
@@ -95,6 +95,41 @@ def test_learning_rates_rise_stay_and_fall_to_zero(config):
     assert set(shares[9:81]) == {1.0}
     assert shares[90] == pytest.approx(0.5 * (1 - math.cos(math.pi / 2)))
     assert shares[100] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("steps", [3, 100, 2000, 20_000])
+@pytest.mark.parametrize("start_from", [None, "default"])
+def test_any_number_of_steps_will_do(steps, start_from):
+    config = read_config(steps=steps, start_from=start_from)
+    assert schedule(steps, config) == pytest.approx(0)
+    if steps == 20_000 and start_from is None:
+        assert config == TrainConfig(output=Path("runs/train"))
+
+
+def test_a_training_from_weights_has_defaults_of_its_own():
+    config = read_config(start_from="default", learning_rate=3e-5)
+    for name, value in FINE_TUNING.items():
+        if name != "learning_rate":
+            assert getattr(config, name) == value, name
+    assert config.learning_rate == 3e-5
+    assert read_config().steps == TrainConfig(output=Path()).steps
+
+
+def test_a_training_that_is_done_says_so(config, caplog):
+    run(train(config))
+    state = (config.output / "state.pt").read_bytes()
+    with caplog.at_level("WARNING", "napari_sam"):
+        run(train(config))
+    assert "nothing to train" in caplog.text
+    assert len(state) == len((config.output / "state.pt").read_bytes())
+
+
+def test_a_training_leaves_the_callers_random_numbers(config):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    _start(config)
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
 
 def test_each_optimiser_has_its_own_rate(config):

@@ -1,30 +1,54 @@
 """Annotated images on disk: which file belongs to which labels.
 
-A collection is a folder with ``images/`` and ``labels/`` whose files have equal names
-(their suffix may differ), or a folder with an ``index.csv`` and one such folder for
-each dataset it names.
+A collection is
+
+- a folder with ``images/`` and ``labels/`` (or ``masks/``), whose files have equal
+  names up to the ending and a mark of the labels, such as NAME.labels.tif (`_MARKS`);
+- or a folder of images beside labels that have a mark;
+- or a folder with an ``index.csv`` and, for each dataset it names, one of the first
+  kind.
 """
 
 from __future__ import annotations
 
 import csv
 import errno
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_sam.errors import FormatError, InputError, MissingFileError
-from napari_sam.readers import open_image
+import numpy as np
+from scipy import ndimage
+
+from napari_sam.errors import (
+    FormatError,
+    InputError,
+    MissingFileError,
+    NapariSamWarning,
+)
+from napari_sam.readers import IMAGE_ENDINGS, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_sam.images import ImageSource
 
-SUFFIXES = (".tif", ".tiff", ".png", ".zarr")
+# What names of labels have more than those of their images, the first counts most:
+# ours, and what Cellpose reads and writes. Its own images are called NAME_img.
+_MARKS = (".labels", "_masks", "_cp_masks")
+_IMAGE_MARK = "_img"
+
+# Formats that change pixels, so that numbers of objects do not survive.
+_LOSSY = (".jpg", ".jpeg", ".webp")
+
+# More connected pieces than this for each id: hardly ids of single objects (ours).
+_MOST_PIECES = 5
+# And smaller ones than this on average, in pixels, are hardly objects (ours).
+_LEAST_AREA = 4
+
 COLUMNS = ("dataset", "name", "modality", "split")
 """Columns that an ``index.csv`` must have; ``complete``, or else ``labels``, is read
 if it is there: whether every object of the image is labelled."""
@@ -95,10 +119,7 @@ def list_images(
             errno.ENOENT, "no such folder; check its name", str(folder)
         )
     index = folder / "index.csv"
-    if index.is_file():
-        images = _from_index(index, split)
-    else:
-        images = _from_folder(folder, folder.resolve().name, "")
+    images = _from_index(index, split) if index.is_file() else _from_folder(folder)
     images = [
         replace(each, is_complete=False) if each.dataset in partial else each
         for each in images
@@ -131,21 +152,60 @@ def open_annotated(image: AnnotatedImage) -> tuple[ImageSource, ImageSource]:
     return source, truth
 
 
-def read_labels(truth: ImageSource, plane: tuple[int, int]) -> NDArray[np.integer[Any]]:
-    """Read the object ids of a plane, (H, W).
+def read_labels(truth: ImageSource, plane: tuple[int, int]) -> NDArray[np.int64]:
+    """Read the object ids of a plane.
+
+    Parameters
+    ----------
+    truth : ImageSource
+        Whole numbers, as integers or as floats; or colours, of which each stands for
+        an object and black for the background.
+    plane : tuple of int
+        (frame, slice).
+
+    Returns
+    -------
+    (H, W) int64 array
+        0 is background; a colour is 65536 red + 256 green + blue.
 
     Raises
     ------
     FormatError
-        If they are no integers from 0, one for each pixel.
+        If they are no whole numbers from 0, one for each pixel.
+
+    Warns
+    -----
+    NapariSamWarning
+        If they hardly tell single objects.
     """
-    labels = truth.read(plane=plane)
-    if labels.ndim != 2 or labels.dtype.kind not in "ui" or labels.min() < 0:
+    pixels = truth.read(plane=plane)
+    if "S" in truth.axes and pixels.dtype == np.uint8:
+        pixels = pixels @ np.array([65536, 256, 1][-pixels.shape[-1] :])
+    with np.errstate(invalid="ignore"):  # of NaN; it is not equal to its number
+        ids = pixels.astype(np.int64)
+    if ids.ndim != 2 or ids.min() < 0 or (ids != pixels).any():
         raise FormatError(
-            f"{truth.path} has planes of shape {labels.shape} and type "
-            f"{labels.dtype}; expected one integer from 0 for each pixel"
+            f"{truth.path} has planes of shape {pixels.shape} and type "
+            f"{pixels.dtype}, from {pixels.min()} to {pixels.max()}; expected one "
+            "integer from 0 for each pixel: 0 for background, another for each object"
         )
-    return labels
+    n_ids, n_pieces = np.count_nonzero(np.unique(ids)), ndimage.label(ids)[1]
+    if n_pieces > _MOST_PIECES * n_ids:
+        _warn(
+            f"{truth.path} has {n_pieces} pieces and {n_ids} numbers, so that several "
+            "pieces are taken for one object; if they are several, give each a number "
+            "of its own, for example with skimage.measure.label"
+        )
+    elif (area := np.count_nonzero(ids)) < _LEAST_AREA * n_ids:
+        _warn(
+            f"{truth.path} has {n_ids} objects of {area / n_ids:.0f} px on average; is "
+            "it a picture, or points, instead of labels?"
+        )
+    return ids
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, NapariSamWarning, stacklevel=3)
 
 
 def _from_index(index: Path, split: str | None) -> list[AnnotatedImage]:
@@ -157,20 +217,17 @@ def _from_index(index: Path, split: str | None) -> list[AnnotatedImage]:
                 f"{index} lacks the columns {missing}; expected {', '.join(COLUMNS)}"
             )
         rows = [row for row in reader if split in (None, row["split"])]
-    images = []
-    for row in rows:
-        folder = index.parent / row["dataset"]
-        images.append(
-            AnnotatedImage(
-                name=row["name"],
-                dataset=row["dataset"],
-                modality=row["modality"],
-                path=_find(folder / "images", row["name"]),
-                labels_path=_find(folder / "labels", row["name"]),
-                is_complete=_is_complete(index, row),
-            )
+    names = {row["dataset"] for row in rows}
+    folders = {name: _read_folder(index.parent / name) for name in names}
+    return [
+        folders[row["dataset"]].annotated(
+            row["name"],
+            dataset=row["dataset"],
+            modality=row["modality"],
+            is_complete=_is_complete(index, row),
         )
-    return images
+        for row in rows
+    ]
 
 
 def _is_complete(index: Path, row: dict[str, str]) -> bool:
@@ -185,35 +242,69 @@ def _is_complete(index: Path, row: dict[str, str]) -> bool:
     return said == "yes" if said else not any(word in how for word in _PARTIAL_WORDS)
 
 
-def _from_folder(folder: Path, dataset: str, modality: str) -> list[AnnotatedImage]:
-    found = sorted(
-        path
-        for path in (folder / "images").glob("*")
-        if path.suffix.lower() in SUFFIXES
-    )
-    if not found:
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """Images and labels of a folder, by the name that they share."""
+
+    path: Path
+    images: dict[str, Path]
+    labels: dict[str, Path]
+
+    def annotated(self, name: str, **fields: Any) -> AnnotatedImage:
+        for kind, files in (("image", self.images), ("labels", self.labels)):
+            if name not in files:
+                raise FormatError(
+                    f"{self.path} has no {kind} {name} ({', '.join(IMAGE_ENDINGS)}); "
+                    "an image and its labels have the same name"
+                )
+        labels = self.labels[name]
+        if labels.suffix.lower() in _LOSSY:
+            raise FormatError(
+                f"{labels} may have lost the numbers of its objects, for JPEG and WebP "
+                "change pixels; save labels as TIFF or PNG"
+            )
+        return AnnotatedImage(
+            name=name, path=self.images[name], labels_path=labels, **fields
+        )
+
+
+def _from_folder(path: Path) -> list[AnnotatedImage]:
+    folder = _read_folder(path)
+    if not folder.images:
         raise FormatError(
-            f"{folder} holds no annotated images; expected images/ and labels/ with "
-            f"files of the same names ({', '.join(SUFFIXES)}), or an index.csv"
+            f"{path} holds no annotated images; expected images/ and labels/ with "
+            "files of the same names, or NAME.tif beside NAME.labels.tif or "
+            "NAME_masks.tif, or an index.csv"
         )
-    return [
-        AnnotatedImage(
-            name=path.stem,
-            dataset=dataset,
-            modality=modality,
-            path=path,
-            labels_path=_find(folder / "labels", path.stem),
-        )
-        for path in found
+    names, dataset = sorted(folder.images), path.resolve().name
+    return [folder.annotated(name, dataset=dataset, modality="") for name in names]
+
+
+def _read_folder(path: Path) -> _Folder:
+    if (path / "images").is_dir():
+        named = _by_stem(path / "labels") or _by_stem(path / "masks")
+        return _Folder(path, _by_stem(path / "images"), _unmarked(named) | named)
+    named = _by_stem(path)
+    labels = _unmarked(named)
+    images = {stem.removesuffix(_IMAGE_MARK): file for stem, file in named.items()}
+    return _Folder(path, {n: f for n, f in images.items() if n in labels}, labels)
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Return the image files of a folder; of two with one name the lossless one."""
+    files = [
+        path
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
+        if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
     ]
+    files.sort(key=lambda path: path.suffix.lower() not in _LOSSY)  # the last counts
+    return {path.stem.removesuffix(".ome"): path for path in files}
 
 
-def _find(folder: Path, stem: str) -> Path:
-    for suffix in SUFFIXES:
-        path = folder / f"{stem}{suffix}"
-        if path.exists():
-            return path
-    raise FormatError(
-        f"{folder} has no file {stem} with one of the suffixes {', '.join(SUFFIXES)}; "
-        "an image and its labels have the same name"
-    )
+def _unmarked(named: dict[str, Path]) -> dict[str, Path]:
+    return {
+        stem.removesuffix(mark): path
+        for mark in reversed(_MARKS)  # the last counts
+        for stem, path in named.items()
+        if stem.endswith(mark)
+    }

@@ -15,7 +15,7 @@ W side of a window in pixels, B windows and N objects of a batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -150,9 +150,9 @@ def _load_planes(annotated: AnnotatedImage) -> list[TrainingImage]:
     return [image for image in images if image is not None]
 
 
-def _numbered(labels: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+def _numbered(labels: NDArray[np.int64]) -> NDArray[np.int32]:
     """Number objects 1, 2, ...; much below keeps a list as long as the largest id."""
-    numbered: NDArray[np.int64] = relabel_sequential(labels.astype(np.int64))[0]
+    numbered: NDArray[np.int64] = relabel_sequential(labels)[0]
     return numbered.astype(np.int32)
 
 

@@ -219,7 +219,7 @@ def _evaluate_image(
 
 def _read(
     image: AnnotatedImage,
-) -> tuple[ImageSource, tuple[int, int], NDArray[np.integer[Any]]]:
+) -> tuple[ImageSource, tuple[int, int], NDArray[np.int64]]:
     """Image, index of its middle plane, and the labels of that plane."""
     source, truth = open_annotated(image)
     planes, truth_planes = list(source.plane_indices()), list(truth.plane_indices())

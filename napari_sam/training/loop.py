@@ -85,6 +85,8 @@ def train(config: TrainConfig) -> Job[Path]:
         images = [
             i for d in config.data for i in load_images(d, config.split, config.partial)
         ]
+        n_objects = sum(int(image.labels.max()) for image in images)
+        logger.info("%d planes with %d objects", len(images), n_objects)
         batches = Subset(Batches(images, config), range(state.step, config.steps))
         loader = DataLoader(
             batches,

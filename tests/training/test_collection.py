@@ -2,10 +2,19 @@
 
 import csv
 
+import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
-from napari_sam.errors import FormatError, InputError, MissingFileError
-from napari_sam.training.collection import list_images
+from napari_sam.errors import (
+    FormatError,
+    InputError,
+    MissingFileError,
+    NapariSamWarning,
+)
+from napari_sam.readers import open_image
+from napari_sam.training.collection import list_images, read_labels
 
 
 def touch(path):
@@ -36,13 +45,18 @@ def row(dataset, name, split="val", labels="manual"):
 
 
 def test_a_plain_folder_pairs_files_by_name_whatever_their_suffix(tmp_path):
-    for name in ("b.png", "a.TIF", "c.tiff", "notes.txt"):
+    for name in ("b.png", "a.TIF", "c.ome.tiff", "d.JPG", "d.tif", "e.jpeg", "n.txt"):
         touch(tmp_path / "images" / name)
-    for name in ("a.tif", "b.tif", "c.png"):
+    for name in ("a.tif", "b.labels.tif", "c.png", "d_masks.png", "e.npy", "f.tif"):
         touch(tmp_path / "labels" / name)
     images = list_images(tmp_path, split="val")
-    assert [i.name for i in images] == ["a", "b", "c"]
-    assert [i.labels_path.name for i in images] == ["a.tif", "b.tif", "c.png"]
+    assert [(i.name, i.path.name, i.labels_path.name) for i in images] == [
+        ("a", "a.TIF", "a.tif"),
+        ("b", "b.png", "b.labels.tif"),
+        ("c", "c.ome.tiff", "c.png"),
+        ("d", "d.tif", "d_masks.png"),
+        ("e", "e.jpeg", "e.npy"),
+    ]
     assert {i.dataset for i in images} == {tmp_path.name}
     assert all(i.is_complete for i in images)
 
@@ -85,7 +99,7 @@ def test_an_index_says_itself_whether_all_objects_are_labelled(tmp_path):
 def test_labels_that_are_missing_are_named(tmp_path):
     write_index(tmp_path, [row("cells", "one")])
     (tmp_path / "cells" / "labels" / "one.tif").unlink()
-    with pytest.raises(FormatError, match=r"labels has no file one"):
+    with pytest.raises(FormatError, match=r"cells has no labels one"):
         list_images(tmp_path)
 
 
@@ -111,3 +125,98 @@ def test_a_split_or_dataset_that_is_not_there_is_refused(tmp_path):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(MissingFileError, match="nowhere: no such folder"):
         list_images(tmp_path / "nowhere")
+
+
+def test_labels_may_lie_beside_their_images(tmp_path):
+    for name in (
+        *("a.jpg", "a.labels.tif", "a.csv", "a.overlay.png", "a_cp_masks.png"),
+        *("b.tif", "b_masks.png", "b_cp_masks.png", "b_seg.npy"),
+        *("c.tif", "c_cp_masks.tif", "d_img.png", "d_masks.png", "not_labelled.tif"),
+    ):
+        touch(tmp_path / name)
+    images = list_images(tmp_path)
+    assert [(i.path.name, i.labels_path.name) for i in images] == [
+        ("a.jpg", "a.labels.tif"),
+        ("b.tif", "b_masks.png"),
+        ("c.tif", "c_cp_masks.tif"),
+        ("d_img.png", "d_masks.png"),
+    ]
+
+
+def test_a_folder_of_labels_may_be_called_masks(tmp_path):
+    touch(tmp_path / "images" / "a_masks.tif")  # its name is no mark here
+    touch(tmp_path / "masks" / "a_masks.tif")
+    (image,) = list_images(tmp_path)
+    assert image.labels_path == tmp_path / "masks" / "a_masks.tif"
+
+
+def test_labels_of_a_lossy_format_are_refused(tmp_path):
+    touch(tmp_path / "images" / "a.jpg")
+    touch(tmp_path / "labels" / "a.jpg")
+    with pytest.raises(
+        FormatError, match=r"labels.a\.jpg may have lost .* TIFF or PNG"
+    ):
+        list_images(tmp_path)
+    touch(tmp_path / "labels" / "a.png")
+    assert list_images(tmp_path)[0].labels_path.name == "a.png"
+
+
+def read(path, array):
+    """Write labels, and read them as a training does."""
+    if path.suffix == ".png":
+        Image.fromarray(array).save(path)
+    else:
+        tifffile.imwrite(path, array, photometric="minisblack")
+    return read_labels(open_image(path), (0, 0))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64"])
+def test_ids_keep_their_numbers_whatever_their_type(tmp_path, dtype):
+    labels = np.zeros((6, 8), dtype)
+    labels[:2], labels[4:] = 7, 200
+    found = read(tmp_path / "a.tif", labels)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, labels)
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, np.nan, np.inf])
+def test_numbers_that_are_no_ids_are_refused(tmp_path, value):
+    labels = np.zeros((6, 8), np.float32)
+    labels[2, 2] = value
+    with pytest.raises(FormatError, match="one integer from 0 for each pixel"):
+        read(tmp_path / "a.tif", labels)
+
+
+def test_each_colour_of_a_picture_is_an_object(tmp_path):
+    colours = np.zeros((6, 8, 3), np.uint8)
+    colours[:2], colours[2:4, :4], colours[2:4, 4:] = (9, 9, 9), (1, 0, 0), (0, 0, 1)
+    found = read(tmp_path / "a.png", colours)
+    assert np.unique(found).tolist() == [0, 1, 65536, 9 * (65536 + 256 + 1)]
+    assert (found[:2] == found[0, 0]).all()
+    assert (found[2:4, :4] == 65536).all()
+    assert (found[2:4, 4:] == 1).all()
+    with_alpha = np.dstack([colours, np.full((6, 8), 255, np.uint8)])
+    np.testing.assert_array_equal(read(tmp_path / "b.png", with_alpha), found)
+
+
+def test_channels_are_no_labels(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ones((2, 6, 8), np.uint8), metadata={"axes": "CYX"})
+    with pytest.raises(FormatError, match=r"planes of shape \(6, 8, 2\)"):
+        read_labels(open_image(path), (0, 0))
+
+
+def test_a_mask_of_all_objects_is_told_from_labels(tmp_path):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[1::5, 1::5] = 255
+    with pytest.warns(NapariSamWarning, match="24 pieces and 1 numbers"):
+        read(tmp_path / "a.png", mask)
+    mask[mask > 0] = np.arange(1, 25)
+    mask = mask.repeat(2, axis=0).repeat(2, axis=1)
+    assert read(tmp_path / "a.png", mask).max() == 24  # a warning would fail the test
+
+
+def test_a_picture_is_told_from_labels(tmp_path):
+    picture = np.random.default_rng(0).integers(256, size=(20, 30, 3), dtype=np.uint8)
+    with pytest.warns(NapariSamWarning, match="600 objects of 1 px on average"):
+        read(tmp_path / "a.png", picture)

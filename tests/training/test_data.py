@@ -151,7 +151,7 @@ def test_a_folder_of_images_and_labels_is_read(tmp_path: Path):
         tifffile.imwrite(tmp_path / "labels" / "one.tif", wrong)
         with pytest.raises(FormatError, match="equal"):
             load_images(tmp_path)
-    tifffile.imwrite(tmp_path / "labels" / "one.tif", labels.astype(np.float32))
+    tifffile.imwrite(tmp_path / "labels" / "one.tif", labels / np.float32(2))
     with pytest.raises(FormatError, match="one integer from 0"):
         load_images(tmp_path)
 

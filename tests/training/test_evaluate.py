@@ -178,8 +178,8 @@ def test_labels_of_another_size_are_refused(folder, tiny_sam):
         measure(folder, tiny_sam)
 
 
-def test_labels_that_are_no_integers_are_refused(folder, tiny_sam, cells):
-    tifffile.imwrite(folder / "labels" / "a.tif", cells[1].astype(np.float32))
+def test_labels_that_are_no_whole_numbers_are_refused(folder, tiny_sam, cells):
+    tifffile.imwrite(folder / "labels" / "a.tif", cells[1] / np.float32(2))
     with pytest.raises(FormatError, match="one integer from 0"):
         measure(folder, tiny_sam)
 

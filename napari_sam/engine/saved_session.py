@@ -1,22 +1,25 @@
 """A session as a folder, so that work continues tomorrow exactly where it ended.
 
-    session.json       image, plane, settings, prompts that are not committed yet
-    drafts.npz         the masks and logits that these prompts began with
-    objects.json       how each object was made
-    prompts.csv        prompts of all objects, for other programs
+    session.json         image, plane, settings, prompts that are not committed yet
+    drafts.NUMBER.npz    the masks and logits that these prompts began with
+    objects.json         how each object was made
+    prompts.csv          prompts of all objects, for other programs
 
-Label pixels are saved by whoever holds them; ``session.json`` names their file.
+Each time it is saved the arrays come under a new name, which ``session.json`` tells:
+whatever interrupts, prompts and arrays are of one moment. Label pixels are saved by
+whoever holds them; ``session.json`` names their file.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import zipfile
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_sam.engine.draft import Draft, Feedback, PlaneMask, Shape
 from napari_sam.engine.records import (
@@ -50,7 +53,7 @@ _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
 class SavedDraft(BaseModel):
-    """Prompts of one plane that were not committed; arrays lie in ``drafts.npz``.
+    """Prompts of one plane that were not committed, but for their arrays.
 
     Parameters
     ----------
@@ -95,6 +98,8 @@ class SavedSession(BaseModel):
     limits : tuple of (float, float)
         Pixel values that were black and white, for each channel.
     drafts : tuple of SavedDraft
+    arrays : str
+        File in the same folder with the arrays of the drafts.
     """
 
     model_config = _FROZEN
@@ -110,6 +115,7 @@ class SavedSession(BaseModel):
     scale: float | None = None
     limits: tuple[tuple[float, float], ...] = ()
     drafts: tuple[SavedDraft, ...] = ()
+    arrays: str = Field(DRAFTS, pattern=r"^drafts[.\w]*\.npz$")
 
 
 class Snapshot:
@@ -156,7 +162,7 @@ class Snapshot:
         )
 
     def write(self, folder: Path) -> None:
-        """Write the files; ``session.json`` comes last, so that it is never alone.
+        """Write the files; ``session.json`` comes last, for it names the others.
 
         Raises
         ------
@@ -164,13 +170,18 @@ class Snapshot:
             If the folder cannot be written to.
         """
         make_folder(folder)
-        with atomic(folder / DRAFTS, overwrite=True) as part, part.open("wb") as file:
+        arrays = f"drafts.{secrets.token_hex(4)}.npz"
+        with atomic(folder / arrays, overwrite=False) as part, part.open("wb") as file:
             np.savez_compressed(file, **self._arrays)
         write_records(self._records.values(), folder / OBJECTS)
         with atomic(folder / PROMPTS, overwrite=True) as part:
             write_drawn_table(drawn_by(self._records.values(), on_plane=True), part)
         with atomic(folder / SESSION, overwrite=True) as part:
-            part.write_text(self._saved.model_dump_json(indent=1), encoding="utf-8")
+            saved = self._saved.model_copy(update={"arrays": arrays})
+            part.write_text(saved.model_dump_json(indent=1), encoding="utf-8")
+        for old in folder.glob("drafts*.npz"):
+            if old.name != arrays:
+                old.unlink(missing_ok=True)
 
 
 def read_session(
@@ -200,7 +211,7 @@ def read_session(
     path = folder / SESSION
     try:
         saved = SavedSession.model_validate(json.loads(path.read_text("utf-8")))
-        with np.load(folder / DRAFTS, allow_pickle=False) as arrays:
+        with np.load(folder / saved.arrays, allow_pickle=False) as arrays:
             drafts = {
                 each.index: _draft(each, number, arrays)
                 for number, each in enumerate(saved.drafts)

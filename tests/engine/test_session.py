@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +22,6 @@ from napari_sam.tiling import Box, Crop
 from tests.engine.discs import DiscPlanes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from napari_sam.engine.request import PredictRequest
@@ -418,12 +417,53 @@ def test_a_saved_session_goes_on_exactly(
     assert (box.object_id, box.boxes.tolist()) == (2, [[48, 16, 74, 44]])
 
 
+@pytest.mark.parametrize("file", ["objects.json", "prompts.csv", "session.json"])
+def test_a_save_that_is_interrupted_leaves_the_session_before(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    def save() -> None:
+        Snapshot(desk.session).write(tmp_path)
+
+    def replace(part: Path, path: Path) -> Path:
+        if path.name == file:
+            raise KeyboardInterrupt
+        return rename(part, path)
+
+    desk.click((20, 20))
+    desk.session.commit()
+    desk.session.open_object(1)  # its mask is saved as an array
+    save()
+    desk.session.reject()
+    desk.click((24, 60))
+    desk.session.commit()
+    desk.session.open_object(2)
+    rename = Path.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            save()
+    for number in (1, 2):
+        _, drafts, _ = read_session(tmp_path)
+        (draft,) = drafts.values()
+        assert draft.object_id == number
+        assert draft.start is not None
+        mask = np.zeros(desk.truth.shape, bool)
+        mask[draft.start.box.slices] = draft.start.mask
+        np.testing.assert_array_equal(mask, desk.truth == number)
+        save()
+    assert len(list(tmp_path.glob("*.npz"))) == 1  # those before are gone
+
+
 def test_a_damaged_session_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="no saved session"):
         read_session(tmp_path)
-    (tmp_path / "session.json").write_text('{"image": 3}')
-    with pytest.raises(FormatError, match="no saved session"):
-        read_session(tmp_path)
+    for text in (
+        '{"image": 3}',
+        '{"image": "a", "index": [null, null], "arrays": "../drafts.npz"}',
+    ):
+        (tmp_path / "session.json").write_text(text)
+        with pytest.raises(FormatError, match="no saved session"):
+            read_session(tmp_path)
 
 
 def test_planes_answer_like_a_predictor(

@@ -35,7 +35,7 @@ from napari_sam.images import ImageSource, Intensity, find_intensity, read_rgb
 from napari_sam.model import Sam
 from napari_sam.tiling import Box, CropGrid
 from napari_sam.training.metrics import overlaps
-from napari_sam.writers import save_overlay
+from napari_sam.writers.overlay import save_overlay
 
 THRESHOLDS = (0.5, 0.75, 0.9)
 SHIFTS = (1, 8, 32, 64, 100, 384)

@@ -33,8 +33,8 @@ from benchmarks.mosaic import squares, write_mosaic
 from napari_sam import open_image
 from napari_sam.images import find_intensity, read_rgb
 from napari_sam.tiling import Box, CropGrid
-from napari_sam.writers import save_overlay
 from napari_sam.writers.formats import FORMATS
+from napari_sam.writers.overlay import save_overlay
 
 COMMAND = [sys.executable, "-c", "from napari_sam.cli import main; main()"]
 PICTURE = 512

@@ -63,7 +63,7 @@ from napari_sam.prompts import Prompts
 from napari_sam.tiling import Box
 from napari_sam.training.metrics import iou, mean_segmentation_accuracy, overlaps
 from napari_sam.training.protocol import deepest_point
-from napari_sam.weights import load_model
+from napari_sam.weights.load import load_model
 
 Labels = NDArray[np.integer[Any]]
 

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from napari_sam.readers import open_image
     from napari_sam.tiling import CropGrid
     from napari_sam.training.loop import train
-    from napari_sam.weights import list_models, load_model
-    from napari_sam.writers import save_labels
+    from napari_sam.weights.load import load_model
+    from napari_sam.weights.table import list_models
+    from napari_sam.writers.tiff import save_labels
 
 __version__ = "0.1.0"
 
@@ -58,12 +59,12 @@ _MODULES = {
     "Prompts": "napari_sam.prompts",
     "Session": "napari_sam.engine.session",
     "embed": "napari_sam.engine.embed",
-    "list_models": "napari_sam.weights",
-    "load_model": "napari_sam.weights",
+    "list_models": "napari_sam.weights.table",
+    "load_model": "napari_sam.weights.load",
     "open_image": "napari_sam.readers",
     "propagate": "napari_sam.engine.propagate",
     "run": "napari_sam.engine.jobs",
-    "save_labels": "napari_sam.writers",
+    "save_labels": "napari_sam.writers.tiff",
     "segment": "napari_sam.engine.automatic",
     "train": "napari_sam.training.loop",
 }

@@ -20,7 +20,9 @@ from napari_sam.engine.jobs import run
 from napari_sam.engine.predict import Predictor
 from napari_sam.prompts import Prompts
 from napari_sam.samples import Mosaic, histology
-from napari_sam.writers import measure, save_labels, save_measurements, save_overlay
+from napari_sam.writers.measurements import measure, save_measurements
+from napari_sam.writers.overlay import save_overlay
+from napari_sam.writers.tiff import save_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

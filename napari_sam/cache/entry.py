@@ -140,6 +140,7 @@ class CacheEntry:
         CacheMismatchError
             If its chunk is damaged or missing.
         """
+        self._files.touch(self.name)
         try:
             embedding = np.asarray(self._holding(index)[index])
         except ValueError as error:
@@ -217,6 +218,10 @@ class CacheEntry:
                     self._write_mark(name, index, _FORGOTTEN)
 
     def _write_mark(self, name: str, index: int, seal: bytes) -> None:
+        if not self._files.touch(self.name):
+            # removed by another process: crops without metadata belong to nobody
+            shape = (self.n_crops, *self.shape)
+            _require_entry(self._group.store, self.name, self.key, shape)
         self._marks[name][index : index + 1] = np.frombuffer(seal, np.uint8)[None]
 
     def _mark(self, name: str, index: int) -> bytes | None:
@@ -303,10 +308,7 @@ def open_entry(
     """
     try:
         with writing(name):
-            group = require_group(root.store, name, {"key": key})
-            _require_array(group, "embeddings", shape, str(key["dtype"]))
-            for mark in _MARKS:
-                _require_array(group, mark, (shape[0], SEAL_BYTES), "uint8")
+            group = _require_entry(root.store, name, key, shape)
             entry = CacheEntry(group, files)
     except (ValueError, KeyError) as error:
         raise CacheMismatchError(
@@ -330,6 +332,16 @@ def require_group(store: Any, path: str, attributes: dict[str, Any]) -> zarr.Gro
     except ContainsGroupError:
         # another process made it between our look and our write
         return zarr.open_group(store, path=path, mode="r+")
+
+
+def _require_entry(
+    store: Any, name: str, key: dict[str, Any], shape: tuple[int, ...]
+) -> zarr.Group:
+    group = require_group(store, name, {"key": key})
+    _require_array(group, "embeddings", shape, str(key["dtype"]))
+    for mark in _MARKS:
+        _require_array(group, mark, (shape[0], SEAL_BYTES), "uint8")
+    return group
 
 
 def _require_array(

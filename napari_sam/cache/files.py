@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,6 +30,12 @@ class Files(Protocol):
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is not there is no fault."""
+
+    def touch(self, entry: str) -> bool:
+        """Note that an entry is used now; False if it is not there any more."""
+
+    def used_s(self, entry: str) -> float:
+        """Return when an entry was used last, in seconds since the epoch."""
 
 
 class DiskFiles:
@@ -76,6 +83,20 @@ class DiskFiles:
         """Remove a file; one that is not there is no fault."""
         (self.root / path).unlink(missing_ok=True)
 
+    def touch(self, entry: str) -> bool:
+        """Note that an entry is used now; False if it is not there any more."""
+        try:
+            os.utime(self.root / entry / "zarr.json")
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass  # a store that may only be read still serves; it just does not age
+        return True
+
+    def used_s(self, entry: str) -> float:
+        """Return when an entry was used last, in seconds since the epoch."""
+        return (self.root / entry / "zarr.json").stat().st_mtime
+
 
 class MemoryFiles:
     """Files that are entries of a dictionary.
@@ -88,6 +109,7 @@ class MemoryFiles:
 
     def __init__(self, contents: dict[str, Buffer]) -> None:
         self.contents = contents
+        self._used_s: dict[str, float] = {}
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Return names and bytes of the files right in a folder; {} if it is none."""
@@ -114,3 +136,12 @@ class MemoryFiles:
     def remove(self, path: str) -> None:
         """Remove a file; one that is not there is no fault."""
         self.contents.pop(path, None)
+
+    def touch(self, entry: str) -> bool:
+        """Note that an entry is used now; False if it is not there any more."""
+        self._used_s[entry] = time.time()
+        return f"{entry}/zarr.json" in self.contents
+
+    def used_s(self, entry: str) -> float:
+        """Return when an entry was used last, in seconds since the epoch."""
+        return self._used_s[entry]

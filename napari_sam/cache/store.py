@@ -6,12 +6,12 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 import zarr
@@ -64,7 +64,7 @@ class EntryInfo:
     stored_bytes : int
         Size on disk, or in memory, after compression.
     used_s : float
-        When the entry was last opened, in seconds since the epoch.
+        When the entry was last opened, read or written, in seconds since the epoch.
     """
 
     name: str
@@ -88,7 +88,8 @@ class EmbeddingCache:
         How embeddings are kept: 2 or 4 MiB a crop before compression.
     limit_bytes : int, optional
         Before a new entry is made, entries that were not used for longest are
-        removed until it fits. Default: no limit.
+        removed until it fits; none that this store has given out and that is still
+        held. Default: no limit.
     adds : bool, default True
         Whether planes that are not known yet are to be kept, too; for those who use
         the store: `entry` makes what it is asked for.
@@ -124,7 +125,7 @@ class EmbeddingCache:
         self.limit_bytes = limit_bytes
         self.adds = adds
         self._room = 0  # bytes that entries may take before all is measured again
-        self._used_s: dict[str, float] = {}
+        self._held: WeakValueDictionary[str, CacheEntry] = WeakValueDictionary()
         self._memory: dict[str, Buffer] = {}
         self._files: Files = (
             MemoryFiles(self._memory) if self.path is None else DiskFiles(self.path)
@@ -164,7 +165,8 @@ class EmbeddingCache:
         entry = open_entry(
             self._root, self._files, name, json.loads(text), (n_crops, *shape)
         )
-        self._touch(name)
+        self._files.touch(name)
+        self._held[name] = entry
         return entry
 
     def knows(self, key: Mapping[str, Any]) -> bool:
@@ -188,6 +190,8 @@ class EmbeddingCache:
     def evict(self, limit_bytes: int) -> list[str]:
         """Remove entries, those not used for longest first, down to a size.
 
+        Entries that `entry` has returned stay as long as somebody holds them.
+
         Parameters
         ----------
         limit_bytes : int
@@ -204,6 +208,8 @@ class EmbeddingCache:
         for info in infos:
             if total <= limit_bytes:
                 break
+            if info.name in self._held:
+                continue
             with contextlib.suppress(InputError):  # another process was faster
                 self.remove(info.name)
             total -= info.stored_bytes
@@ -316,7 +322,7 @@ class EmbeddingCache:
             n_skipped=int(entry.skipped().sum()),
             is_packed=entry.is_packed,
             stored_bytes=entry.stored_bytes,
-            used_s=self._last_use(entry.name),
+            used_s=self._files.used_s(entry.name),
         )
 
     def _make_room(self, limit: int, expected: int) -> None:
@@ -377,19 +383,6 @@ class EmbeddingCache:
                 f"program reads {FORMAT_VERSION}; give another path"
             )
         return zarr.open_group(store, mode="r+")
-
-    def _touch(self, name: str) -> None:
-        if self.path is None:
-            self._used_s[name] = time.time()
-        else:
-            # a store that may only be read still serves; it just does not age
-            with contextlib.suppress(OSError):
-                os.utime(self.path / name / "zarr.json")
-
-    def _last_use(self, name: str) -> float:
-        if self.path is None:
-            return self._used_s[name]
-        return (self.path / name / "zarr.json").stat().st_mtime
 
 
 def _may_hold_a_store(path: Path) -> bool:

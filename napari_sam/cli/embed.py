@@ -39,7 +39,7 @@ def embed(
 ) -> None:
     """Encode all crops of images and keep them; what is kept is not encoded again."""
     from napari_sam.engine.inputs import find_inputs
-    from napari_sam.weights import load_model
+    from napari_sam.weights.load import load_model
 
     found = find_inputs(images, opening.image)
     store = o.open_store(cache, cache_limit)

@@ -11,7 +11,7 @@ from napari_sam.cli.options import Json
 from napari_sam.cli.records import print_record, print_table
 
 if TYPE_CHECKING:
-    from napari_sam.weights import WeightSpec
+    from napari_sam.weights.table import WeightSpec
 
 models = typer.Typer(no_args_is_help=True, help="Weights: list, describe, download.")
 
@@ -19,7 +19,7 @@ models = typer.Typer(no_args_is_help=True, help="Weights: list, describe, downlo
 @models.command("list")
 def list_weights(as_json: Json = False) -> None:
     """List all known weights, those of the package first."""
-    from napari_sam.weights import list_models
+    from napari_sam.weights.table import list_models
 
     if as_json:
         for spec in list_models():
@@ -57,7 +57,7 @@ def download_weights(
     names: Annotated[list[str], typer.Argument(help="Names from the list.")],
 ) -> None:
     """Download weights, prove them, and print where they are."""
-    from napari_sam.weights import fetch
+    from napari_sam.weights.download import fetch
     from napari_sam.weights.table import find_spec
 
     for spec in [find_spec(name) for name in names]:

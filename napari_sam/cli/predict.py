@@ -83,7 +83,7 @@ def predict(
     """
     from napari_sam.engine.files import plan_outputs
     from napari_sam.engine.prompted import predict_file, prompts_for
-    from napari_sam.weights import load_model
+    from napari_sam.weights.load import load_model
 
     objects: list[Prompts] = []
     if prompts is not None:

@@ -173,7 +173,7 @@ def segment(
     from napari_sam.engine.inputs import find_inputs
     from napari_sam.engine.recipe import change_config
     from napari_sam.engine.volume import LinkOptions, segment_stack
-    from napari_sam.weights import load_model
+    from napari_sam.weights.load import load_model
 
     found = find_inputs(images, opening.image)
     outputs = plan_outputs(
@@ -269,7 +269,7 @@ def run(
     from napari_sam.engine.files import plan_outputs
     from napari_sam.engine.inputs import InputImage
     from napari_sam.engine.recipe import Recipe, place_of_weights
-    from napari_sam.weights import load_model
+    from napari_sam.weights.load import load_model
 
     what = Recipe.read(recipe)
     for change in what.other_versions():

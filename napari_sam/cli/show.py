@@ -27,7 +27,7 @@ def demo(
         _open_napari()
         return
     from napari_sam.demo import run_demo
-    from napari_sam.weights import load_model
+    from napari_sam.weights.load import load_model
 
     sam = load_model(model, device=device, precision=precision)
     for line in run_demo(sam, output):

@@ -98,7 +98,7 @@ def propagate(
     from napari_sam.engine.follow import PropagateConfig
     from napari_sam.engine.jobs import run
     from napari_sam.engine.propagated import FollowOptions, masks_in, propagate_file
-    from napari_sam.weights import load_model
+    from napari_sam.weights.load import load_model
 
     (planned,) = plan_outputs([image], output or Path())
     prompts: dict[int, Prompts | Candidate] = {}

@@ -22,7 +22,7 @@ from napari_sam.engine.jobs import Step, run
 from napari_sam.engine.manifest import CropRecord
 from napari_sam.engine.recipe import Recipe
 from napari_sam.errors import DeviceError, InputError, NapariSamError
-from napari_sam.weights import load_model
+from napari_sam.weights.load import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

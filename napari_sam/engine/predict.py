@@ -43,7 +43,8 @@ from napari_sam.errors import InputError, NapariSamWarning
 from napari_sam.masks import stability_scores
 from napari_sam.model import Sam
 from napari_sam.model.affinity import CELL
-from napari_sam.prompts import Prompts, alike, points_to_input, to_input
+from napari_sam.prompts import Prompts
+from napari_sam.prompts.network import alike, points_to_input, to_input
 from napari_sam.tiling import Box, Crop
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from napari_sam.images import ImageSource
 from napari_sam.masks import Candidate
 from napari_sam.readers import open_image
 from napari_sam.tiling import Box
-from napari_sam.writers import save_labels
 from napari_sam.writers.atomic import atomic, checked_path, make_folder
+from napari_sam.writers.tiff import save_labels
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

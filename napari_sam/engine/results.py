@@ -16,10 +16,10 @@ from napari_sam.errors import FormatError, NapariSamWarning
 from napari_sam.images import ImageSource, read_rgb
 from napari_sam.stitch import Painting, find_seams
 from napari_sam.tiling import Box
-from napari_sam.writers import save_measurements, save_overlay
 from napari_sam.writers.atomic import make_folder
 from napari_sam.writers.formats import save_by_name
-from napari_sam.writers.measurements import measure_objects
+from napari_sam.writers.measurements import measure_objects, save_measurements
+from napari_sam.writers.overlay import save_overlay
 from napari_sam.writers.scale import stack_size_um
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from napari_sam.training.protocol import (
     score_clicks,
 )
 from napari_sam.training.report import Evaluation, ImageScores, group_of
-from napari_sam.weights import load_model
+from napari_sam.weights.load import load_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -37,7 +37,8 @@ from napari_sam.training.losses import (
 )
 from napari_sam.training.muon import Muon
 from napari_sam.training.rounds import PromptRounds, draw_rounds
-from napari_sam.weights import load_model, pick_device, save_weights
+from napari_sam.weights.device import pick_device
+from napari_sam.weights.load import load_model, save_weights
 from napari_sam.writers.atomic import make_folder
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sam.weights import list_models
+from napari_sam.weights.table import list_models
 from napari_sam.widgets.contrast_question import ContrastQuestion
 from napari_sam.widgets.controls import LayerBox, shorten
 from napari_sam.widgets.scale_choice import ScaleChoice

@@ -85,7 +85,7 @@ class Network:
             # imports hold up the window, so those of a search are made now, too
             from napari_sam.engine import candidates, complete  # noqa: F401
             from napari_sam.engine.planes import Planes
-            from napari_sam.weights import load_model
+            from napari_sam.weights.load import load_model
 
             # the old network is let go first: two may not fit on the device
             self._planes = None

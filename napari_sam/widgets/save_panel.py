@@ -291,7 +291,7 @@ def _labels_writer(layer: Labels | None) -> tuple[str | None, Callable[[Path], N
     pixels = np.array(layer.data)
 
     def write(folder: Path) -> None:
-        from napari_sam.writers import save_labels
+        from napari_sam.writers.tiff import save_labels
 
         save_labels(pixels, folder / LABELS, overwrite=True)
 

@@ -15,7 +15,7 @@ import torch
 
 from napari_sam.cli import main
 from napari_sam.settings import get_settings
-from napari_sam.weights import save_weights
+from napari_sam.weights.load import save_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

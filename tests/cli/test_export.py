@@ -15,9 +15,9 @@ from pycocotools import mask as oracle
 from napari_sam.engine.records import ObjectRecord, as_notes, from_notes
 from napari_sam.readers import open_image
 from napari_sam.readers.notes import read_notes
-from napari_sam.writers import save_labels
 from napari_sam.writers.formats import FORMATS
 from napari_sam.writers.ome_zarr import save_ome_zarr
+from napari_sam.writers.tiff import save_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from napari_sam.weights import list_models
 from napari_sam.weights.download import BUNDLED
+from napari_sam.weights.table import list_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable

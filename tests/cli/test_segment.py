@@ -345,7 +345,7 @@ def test_a_recipe_that_is_run_says_which_weights_were_named(
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(weights.read_bytes())
     monkeypatch.setattr(
-        "napari_sam.weights.load_model", lambda _, **how: load_model(moved, **how)
+        "napari_sam.weights.load.load_model", lambda _, **how: load_model(moved, **how)
     )
     recipe = tmp_path / "one" / "cells.recipe.yaml"
     assert cli("run", recipe, "--model", named, "-o", "two").status == 0

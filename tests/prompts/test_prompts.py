@@ -17,13 +17,12 @@ from napari_sam.errors import (
 )
 from napari_sam.prompts import (
     Prompts,
-    alike,
     parse_box,
     parse_point,
     read_prompts,
-    to_input,
     write_prompts,
 )
+from napari_sam.prompts.network import alike, to_input
 from napari_sam.tiling import CropGrid
 
 pixels = st.floats(0, 500, width=32)

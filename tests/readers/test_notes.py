@@ -11,8 +11,8 @@ import zarr
 
 from napari_sam.engine.records import ObjectRecord, as_notes, from_notes
 from napari_sam.readers.notes import read_notes
-from napari_sam.writers import save_labels
 from napari_sam.writers.formats import FORMATS
+from napari_sam.writers.tiff import save_labels
 
 NOTES = {"objects": {"names": ["Zellkern <ä>", "b & c"], "n": 2}, "more": [1.5, None]}
 

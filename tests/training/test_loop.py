@@ -17,7 +17,7 @@ from napari_sam.training.config import FINE_TUNING, TrainConfig, read_config
 from napari_sam.training.data import Batch, Batches
 from napari_sam.training.loop import _start, schedule, train, train_step
 from napari_sam.training.rounds import PromptRounds
-from napari_sam.weights import load_model
+from napari_sam.weights.load import load_model
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_unknown_name_is_told_the_nearest_one() -> None:
 
 def test_listing_does_not_load_torch() -> None:
     code = (
-        "import sys; from napari_sam.weights import list_models; list_models(); "
+        "import sys; from napari_sam.weights.table import list_models; list_models(); "
         "sys.exit('torch' in sys.modules or 'pooch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -35,7 +35,7 @@ def discs(monkeypatch: pytest.MonkeyPatch, tiny_sam: Sam, tmp_path: Path) -> Dis
     planes = DiscPlanes(truth)
     planes.model = tiny_sam  # type: ignore[attr-defined]
     monkeypatch.setattr("napari_sam.engine.planes.Planes", lambda *_: planes)
-    monkeypatch.setattr("napari_sam.weights.load_model", lambda *_, **__: tiny_sam)
+    monkeypatch.setattr("napari_sam.weights.load.load_model", lambda *_, **__: tiny_sam)
     monkeypatch.setattr("napari_sam.widgets.save_panel.autosave_dir", lambda: tmp_path)
     return planes
 

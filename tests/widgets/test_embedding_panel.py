@@ -25,7 +25,7 @@ PATIENCE_MS = 240_000
 @pytest.fixture
 def oracle(monkeypatch: pytest.MonkeyPatch) -> OracleSam:
     oracle = OracleSam(np.zeros((200, 300), np.uint32), scale=1)
-    monkeypatch.setattr("napari_sam.weights.load_model", lambda *_, **__: oracle)
+    monkeypatch.setattr("napari_sam.weights.load.load_model", lambda *_, **__: oracle)
     return oracle
 
 

@@ -34,7 +34,7 @@ def dock(
     from napari_sam.widgets.dock import SegmentAnything
 
     oracle = OracleSam(truth, scale=4)
-    monkeypatch.setattr("napari_sam.weights.load_model", lambda *_, **__: oracle)
+    monkeypatch.setattr("napari_sam.weights.load.load_model", lambda *_, **__: oracle)
     viewer = make_napari_viewer()
     viewer.add_image(
         image_of(truth), rgb=True, name="discs", scale=(0.5, 2), translate=(3, 4)

@@ -52,7 +52,7 @@ def truth() -> NDArray[np.uint32]:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[GatedSam]:
     model = GatedSam()
-    monkeypatch.setattr("napari_sam.weights.load_model", lambda *_, **__: model)
+    monkeypatch.setattr("napari_sam.weights.load.load_model", lambda *_, **__: model)
     monkeypatch.setattr("napari_sam.widgets.save_panel.autosave_dir", lambda: tmp_path)
     monkeypatch.setenv("NAPARI_SAM_CACHE_DIR", str(tmp_path / "cache"))
     yield model

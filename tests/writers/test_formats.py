@@ -14,8 +14,8 @@ from PIL import Image
 
 from napari_sam.errors import FileError, InputError
 from napari_sam.images import ImageSource
-from napari_sam.writers import measure, measure_objects, save_measurements
 from napari_sam.writers.formats import FORMATS, Format, find_format
+from napari_sam.writers.measurements import measure, measure_objects, save_measurements
 from napari_sam.writers.picture import save_outlines
 
 if TYPE_CHECKING:

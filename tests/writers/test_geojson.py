@@ -12,8 +12,8 @@ import shapely
 from numpy.testing import assert_array_equal
 
 from napari_sam.errors import FileError, InputError
-from napari_sam.writers import measure
 from napari_sam.writers.geojson import save_geojson
+from napari_sam.writers.measurements import measure
 from tests.writers.polygons import paint
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from skimage.draw import disk, ellipse
 
 from napari_sam.errors import FileError, InputError
-from napari_sam.writers import measure, save_measurements
+from napari_sam.writers.measurements import measure, save_measurements
 
 if TYPE_CHECKING:
     from pathlib import Path

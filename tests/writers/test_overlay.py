@@ -14,8 +14,12 @@ from skimage.draw import disk
 from skimage.measure import label
 
 from napari_sam.errors import FileError, InputError
-from napari_sam.writers import draw_overlay, save_overlay
-from napari_sam.writers.overlay import MAX_SIDE, choose_colours
+from napari_sam.writers.overlay import (
+    MAX_SIDE,
+    choose_colours,
+    draw_overlay,
+    save_overlay,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

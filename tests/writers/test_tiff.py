@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 
 from napari_sam.errors import FileError, InputError
 from napari_sam.readers import open_image
-from napari_sam.writers import save_labels
+from napari_sam.writers.tiff import save_labels
 
 if TYPE_CHECKING:
     from pathlib import Path

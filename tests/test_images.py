@@ -129,6 +129,31 @@ class TestSource:
         assert type(pixels) is np.ndarray
         assert np.array_equal(pixels, data[1, 1:3, 1:4])
 
+    @pytest.mark.parametrize("axes", ["TZCYX", "ZTYXC", "YXZCT"])
+    def test_one_frame_slice_or_plane(self, axes):
+        full = np.arange(2 * 3 * 4 * 5 * 6).reshape(2, 3, 4, 5, 6)
+        array = full.transpose(["TZCYX".index(axis) for axis in axes])
+        source = ImageSource(array, axes=axes, z_step_um=2.0)
+        for plane in source.plane_indices():
+            expected = full[plane].transpose(1, 2, 0)
+            one = source.at(plane)
+            np.testing.assert_array_equal(one.read(), expected)
+            assert (one.shape, one.z_step_um) == ((1, 1, 5, 6), None)
+            frame, number = plane
+            frames = source.at((frame, None))
+            assert (frames.shape, frames.z_step_um) == ((1, 3, 5, 6), 2.0)
+            np.testing.assert_array_equal(frames.read(plane=(0, number)), expected)
+        with pytest.raises(InputError, match="which has 2 frames and 3 slices"):
+            source.at((2, None))
+
+    def test_a_plane_of_a_pyramid_is_a_pyramid(self):
+        sides = (8, 4, 2)
+        planes = [np.arange(3 * n * n).reshape(3, n, n) for n in sides]
+        source = ImageSource(planes[0], axes="ZYX", levels=tuple(planes[1:]))
+        one = source.at((0, 2))
+        for level in range(3):
+            np.testing.assert_array_equal(one.level(level).read(), planes[level][2])
+
     def test_channels_by_name(self):
         source = ImageSource(
             numbered("CYX"), axes="CYX", channel_names=("DAPI", "GFP", "RFP", "BF")

@@ -53,7 +53,6 @@ def export(
     from napari_sam.engine.jobs import run
     from napari_sam.readers import open_image
     from napari_sam.readers.notes import read_notes
-    from napari_sam.writers.objects import select_plane
 
     names = [name.strip() for text in to for name in text.split(",")]
     plan = plan_exports(labels, names, output, overwrite)
@@ -63,8 +62,8 @@ def export(
     pixels = None if image is None else open_image(image)
     chosen = o.parse_plane(plane)
     if chosen is not None:
-        opened = select_plane(opened, chosen)
-        pixels = None if pixels is None else select_plane(pixels, chosen)
+        opened = opened.at(chosen)
+        pixels = None if pixels is None else pixels.at(chosen)
     notes = read_notes(labels if series is None else labels / series)
     written = run(
         export_job(opened, plan, image=pixels, notes=notes, overwrite=overwrite)

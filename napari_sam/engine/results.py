@@ -14,13 +14,13 @@ from napari_sam.engine.automatic import object_table
 from napari_sam.engine.records import MOST_NOTED, ObjectRecord, as_notes
 from napari_sam.errors import FormatError, NapariSamWarning
 from napari_sam.images import ImageSource, read_rgb
+from napari_sam.images.scale import stack_size_um
 from napari_sam.stitch import Painting, find_seams
 from napari_sam.tiling import Box
 from napari_sam.writers.atomic import make_folder
 from napari_sam.writers.formats import save_by_name
 from napari_sam.writers.measurements import measure_objects, save_measurements
 from napari_sam.writers.overlay import save_overlay
-from napari_sam.writers.scale import stack_size_um
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -262,41 +262,13 @@ def _measurements(
 ) -> dict[str, NDArray[Any]]:
     """Measure all objects, and add the scores of the network."""
     source = opened.source
-    if opened.plane is not None and source.shape[:2] != (1, 1):
-        source = _one_plane(source, opened.plane)
-    if source.shape != labels.shape:
-        labels = replace(labels, axes="YX")
+    if opened.plane is not None:
+        source = source.at(opened.plane)
     table = measure_objects(labels, source)
     places = np.searchsorted(scores["object"], table["object"])
     for name in ("predicted_iou", "stability"):
         table[name] = scores[name][places]
     return table
-
-
-class _OnePlane:
-    """One plane of a stack, as an array with the axes YXC."""
-
-    def __init__(self, source: ImageSource, plane: tuple[int, int]) -> None:
-        self._source, self._plane = source, plane
-        self.shape = (*source.plane_shape, source.n_channels)
-        self.dtype = np.dtype(source.array.dtype)
-
-    def __getitem__(self, index: Any, /) -> NDArray[Any]:
-        (y0, y1, _), (x0, x1, _) = (
-            cut.indices(n) for cut, n in zip(index[:2], self.shape[:2], strict=True)
-        )
-        pixels = self._source.read(Box(y0, x0, y1, x1), self._plane)
-        return np.atleast_3d(pixels)[..., index[2]]
-
-
-def _one_plane(source: ImageSource, plane: tuple[int, int]) -> ImageSource:
-    return ImageSource(
-        _OnePlane(source, plane),
-        axes="YXC",
-        pixel_size_um=source.pixel_size_um,
-        name=source.name,
-        channel_names=source.channel_names,
-    )
 
 
 def _with_plane(

@@ -23,12 +23,12 @@ from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.volume import LinkOptions, SeenImage, link_labels
 from napari_sam.errors import InputError
 from napari_sam.images import ImageSource, Intensity, find_intensity, read_rgb
+from napari_sam.images.scale import stack_size_um
 from napari_sam.link.fuse import FusedViews, fuse_views
 from napari_sam.readers import open_image
 from napari_sam.tiling import Box
 from napari_sam.writers.atomic import make_folder
 from napari_sam.writers.formats import save_by_name
-from napari_sam.writers.scale import stack_size_um
 from napari_sam.writers.tiff import save_scores
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from napari_sam.engine.automatic import AutomaticConfig
     from napari_sam.engine.files import Outputs
-    from napari_sam.images.source import PixelArray
     from napari_sam.link import LinkConfig
     from napari_sam.model import Sam
 
@@ -101,28 +100,6 @@ class Resliced:
         return read if is_xz else read.swapaxes(1, 2)
 
 
-class _Frame:
-    """One frame of an array, read where it is asked for.
-
-    Parameters
-    ----------
-    array : array
-        Of the axes TZCYXS, or some of them in any order.
-    axis : int
-        Which of them is time.
-    t : int
-        The frame.
-    """
-
-    def __init__(self, array: PixelArray, axis: int, t: int) -> None:
-        self._array, self._axis, self._t = array, axis, t
-        self.shape = (*array.shape[:axis], *array.shape[axis + 1 :])
-        self.dtype = array.dtype
-
-    def __getitem__(self, key: tuple[Any, ...]) -> Any:
-        return self._array[(*key[: self._axis], self._t, *key[self._axis :])]
-
-
 @job
 def segment_three_planes(  # noqa: PLR0913 - as `segment`, and how to link and fuse
     image: Any,
@@ -174,7 +151,7 @@ def segment_three_planes(  # noqa: PLR0913 - as `segment`, and how to link and f
     DeviceError
         If the device runs out of memory.
     """
-    source = _one_frame(open_image(image), t)
+    source = open_image(image).at((t, None))
     stretches = _stretches(source, spacing)
     intensity = intensity or find_intensity(source)
     views: list[Any] = []
@@ -274,24 +251,6 @@ def uncertainty_name(labels: Path) -> Path:
     """
     stem = labels.name.removesuffix(labels.suffix).removesuffix(".labels")
     return labels.with_name(f"{stem}.uncertainty.tif")
-
-
-def _one_frame(source: ImageSource, t: int) -> ImageSource:
-    """Return a frame as an image without time."""
-    n_frames = source.shape[0]
-    if not 0 <= t < n_frames:
-        raise InputError(
-            f"frame {t} of {source.name}, which has {n_frames}; count from 0"
-        )
-    axis = source.axes.find("T")
-    if axis < 0:
-        return source
-    return replace(
-        source,
-        array=_Frame(source.array, axis, t),
-        axes=source.axes.replace("T", ""),
-        levels=tuple(_Frame(level, axis, t) for level in source.levels),
-    )
 
 
 def _stretches(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sam.errors import FormatError, InputError, NapariSamWarning
+from napari_sam.images.source import chunk_lengths
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -335,10 +336,7 @@ def _sample_blocks(source: ImageSource) -> Iterator[tuple[tuple[int, int], Box]]
 
 def _block_shape(source: ImageSource) -> tuple[int, int]:
     """About 256 x 256 px, but long and flat in a file stored by rows."""
-    array, (height, width) = source.array, source.plane_shape
-    # dask's `chunks` lists every chunk; its `chunksize` is what others call chunks
-    chunks = getattr(array, "chunksize", getattr(array, "chunks", None))
-    chunk = chunks or array.shape
+    chunk, (height, width) = chunk_lengths(source.array), source.plane_shape
     chunk_h = min(int(chunk[source.axes.index("Y")]), height)
     chunk_w = min(int(chunk[source.axes.index("X")]), width)
     return (

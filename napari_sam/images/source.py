@@ -226,6 +226,42 @@ class ImageSource:
             pixels = pixels[..., None]
         return pixels[..., numbers]
 
+    def at(self, plane: tuple[int | None, int | None]) -> ImageSource:
+        """Return one frame, one slice or one plane, without reading it.
+
+        Parameters
+        ----------
+        plane : tuple of int or None
+            (frame, slice), counted from 0; None keeps all of them.
+
+        Returns
+        -------
+        ImageSource
+            Without the axes that a number was given for.
+
+        Raises
+        ------
+        InputError
+            If there is no such frame or slice.
+
+        Examples
+        --------
+        >>> source = ImageSource(np.zeros((5, 2, 64, 48), np.uint16), axes="TZYX")
+        >>> source.at((3, None)).axes, source.at((3, 1)).axes
+        ('ZYX', 'YX')
+        """
+        frame, number = plane
+        self._check_plane((frame or 0, number or 0))
+        chosen = {"T": frame, "Z": number}
+        places = [chosen.get(axis) for axis in self.axes]
+        return replace(
+            self,
+            array=_Part(self.array, places),
+            axes="".join(axis for axis in self.axes if chosen.get(axis) is None),
+            levels=tuple(_Part(level, places) for level in self.levels),
+            z_step_um=self.z_step_um if number is None else None,
+        )
+
     def channel_numbers(self, channels: Sequence[int | str]) -> tuple[int, ...]:
         """Translate names and numbers of channels to numbers.
 
@@ -264,13 +300,16 @@ class ImageSource:
             )
         return int(channel)
 
-    def _checked_box(self, box: Box | None, plane: tuple[int, int]) -> Box:
+    def _check_plane(self, plane: tuple[int, int]) -> None:
         n_frames, n_slices = self.shape[:2]
         if not (0 <= plane[0] < n_frames and 0 <= plane[1] < n_slices):
             raise InputError(
                 f"plane (frame, slice) = {tuple(plane)} of {self.name}, which has "
                 f"{n_frames} frames and {n_slices} slices; count from 0"
             )
+
+    def _checked_box(self, box: Box | None, plane: tuple[int, int]) -> Box:
+        self._check_plane(plane)
         whole = Box.whole(self.plane_shape)
         if box is not None and not whole.contains(box):
             raise InputError(
@@ -319,6 +358,37 @@ class ImageSource:
                 f"{self.name} has pixels of type {self.array.dtype}; give booleans, "
                 "integers or floats"
             )
+
+
+class _Part:
+    """An array at fixed places of some of its axes, read where it is asked for."""
+
+    def __init__(self, array: PixelArray, places: Sequence[int | None]) -> None:
+        self.array = array
+        self._places = places
+        self.shape = self._left(array.shape)
+        self.dtype = array.dtype
+        self.chunks = self._left(chunk_lengths(array))
+
+    def __getitem__(self, key: tuple[Any, ...], /) -> Any:
+        left = iter(key)
+        return self.array[tuple(next(left) if i is None else i for i in self._places)]
+
+    def _left(self, lengths: Sequence[int]) -> tuple[int, ...]:
+        pairs = zip(lengths, self._places, strict=True)
+        return tuple(length for length, place in pairs if place is None)
+
+
+def chunk_lengths(array: Any) -> tuple[int, ...]:
+    """Return the shape of what is decoded at a time; of the array if it has no chunks.
+
+    Parameters
+    ----------
+    array : array of numpy, zarr, dask or others
+    """
+    # dask's `chunks` lists every chunk; its `chunksize` is what others call chunks
+    chunks = getattr(array, "chunksize", getattr(array, "chunks", None))
+    return tuple(chunks or array.shape)
 
 
 def block_length(full: int, part: int) -> float:

@@ -18,7 +18,6 @@ import re
 import warnings
 from dataclasses import replace
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from napari_sam.errors import (
     file_errors,
 )
 from napari_sam.images import ImageSource, fitting_levels
+from napari_sam.images.scale import sizes_um
 from napari_sam.readers.stored import (
     BROKEN,
     FileArray,
@@ -131,7 +131,9 @@ def open_image(
     else:
         opened = _from_array(source, axes)
     if pixel_size_um is not None:
-        changes |= _given_size(pixel_size_um)
+        sizes = sizes_um(pixel_size_um)
+        changes["pixel_size_um"] = (sizes["Y"], sizes["X"])
+        changes["z_step_um"] = sizes.get("Z", opened.z_step_um)
     if channel_names is not None:
         changes["channel_names"] = tuple(channel_names)
     return replace(opened, **changes) if changes else opened
@@ -260,17 +262,6 @@ def _from_array(array: Any, axes: str | None) -> ImageSource:
         names = "".join(name[0].upper() for name in dims)
         axes = known_axes(names if {"Y", "X"} <= set(names) else "", shape, "the array")
     return ImageSource(array, axes=axes)
-
-
-def _given_size(size: float | Sequence[float]) -> dict[str, Any]:
-    """Bring a pixel size as people give it to the fields of ImageSource."""
-    sizes = (size, size) if isinstance(size, int | float) else tuple(size)
-    if len(sizes) not in (2, 3) or not all(isinstance(n, Real) for n in sizes):
-        raise InputError(
-            f"pixel_size_um={size}; give one number, or (y, x), or (z, y, x)"
-        )
-    z_step_um = {"z_step_um": sizes[0]} if len(sizes) == 3 else {}
-    return {"pixel_size_um": (sizes[-2], sizes[-1])} | z_step_um
 
 
 def _npy_image(path: Path) -> Stored:

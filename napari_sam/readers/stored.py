@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from napari_sam.errors import FileError, FormatError, InputError
-from napari_sam.images.source import block_length
+from napari_sam.images.source import block_length, chunk_lengths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,9 +108,7 @@ class FileArray:
     @property
     def chunks(self) -> tuple[int, ...]:
         """Shape of what is decoded at a time."""
-        # dask's `chunks` lists every chunk; its `chunksize` is what others call chunks
-        chunks = getattr(self.array, "chunks", self.shape)
-        return tuple(getattr(self.array, "chunksize", chunks))
+        return chunk_lengths(self.array)
 
     @property
     def dtype(self) -> np.dtype[Any]:

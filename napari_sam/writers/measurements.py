@@ -17,9 +17,9 @@ from skimage.measure import regionprops_table
 from skimage.segmentation import relabel_sequential
 
 from napari_sam.errors import FormatError, InputError, NapariSamWarning
+from napari_sam.images.scale import sizes_um, stack_size_um
 from napari_sam.writers.atomic import atomic, checked_path
 from napari_sam.writers.objects import image_source, label_source, windows
-from napari_sam.writers.scale import sizes_um, stack_size_um
 
 if TYPE_CHECKING:
     import os

@@ -19,8 +19,9 @@ import numpy as np
 
 from napari_sam.errors import InputError
 from napari_sam.images import ImageSource
+from napari_sam.images.scale import sizes_um
+from napari_sam.images.source import chunk_lengths
 from napari_sam.tiling import Box
-from napari_sam.writers.scale import sizes_um
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,23 +111,6 @@ class Window:
     numbers: NDArray[np.int32]
 
 
-class _Plane:
-    """One plane of a source as an array, read region by region."""
-
-    def __init__(self, source: ImageSource, plane: tuple[int, int]) -> None:
-        self._source, self._plane = source, plane
-        samples = (source.n_channels,) if source.n_channels > 1 else ()
-        self.shape = (*source.plane_shape, *samples)
-        self.dtype = source.array.dtype
-        self.chunks = (*_chunk_shape(source), *samples)
-
-    def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
-        rows, columns, *samples = index
-        box = Box(rows.start, columns.start, rows.stop, columns.stop)
-        pixels = np.atleast_3d(self._source.read(box, self._plane))
-        return pixels[(..., *samples)] if len(self.shape) > 2 else pixels[..., 0]
-
-
 def label_source(
     labels: Any, pixel_size_um: float | Sequence[float] | None = None
 ) -> ImageSource:
@@ -213,21 +197,6 @@ def one_plane(labels: ImageSource, what: str) -> ImageSource:
             "holds one plane; choose a plane, or another format"
         )
     return labels
-
-
-def select_plane(source: ImageSource, plane: tuple[int, int]) -> ImageSource:
-    """Take one plane of a stack, without reading it.
-
-    Parameters
-    ----------
-    source : ImageSource
-        Labels, or an image.
-    plane : tuple of int
-        (frame, slice), counted from 0.
-    """
-    source.read(Box(0, 0, 1, 1), plane)  # raises if there is no such plane
-    samples = "S" if source.is_rgb else "C" if source.n_channels > 1 else ""
-    return replace(source, array=_Plane(source, plane), axes=f"YX{samples}")
 
 
 def read_ids(
@@ -390,10 +359,11 @@ def _from_array(labels: Any) -> ImageSource:
 def _chunk_shape(labels: ImageSource) -> tuple[int, int]:
     """Tell which (height, width) is decoded at a time; rows where nothing is."""
     array: Any = labels.array
-    if isinstance(getattr(array, "array", array), np.ndarray):  # in memory, or mapped
+    while hasattr(array, "array"):  # of a file, or a part of another
+        array = array.array
+    if isinstance(array, np.ndarray):  # in memory, or mapped
         return 1, labels.plane_shape[1]
-    # dask's `chunks` lists every chunk; its `chunksize` is what others call chunks
-    chunks = getattr(array, "chunksize", getattr(array, "chunks", None)) or array.shape
+    chunks = chunk_lengths(labels.array)
     return chunks[labels.axes.index("Y")], chunks[labels.axes.index("X")]
 
 

@@ -21,8 +21,8 @@ from skimage.color import rgb2lab
 from skimage.segmentation import expand_labels
 
 from napari_sam.errors import InputError
+from napari_sam.images.scale import sizes_um
 from napari_sam.writers.atomic import atomic
-from napari_sam.writers.scale import sizes_um
 
 if TYPE_CHECKING:
     import os

@@ -17,10 +17,10 @@ import tifffile
 
 from napari_sam.errors import InputError
 from napari_sam.images import ImageSource
+from napari_sam.images.scale import sizes_um, stack_size_um
 from napari_sam.tiling import Box
 from napari_sam.writers.atomic import atomic
 from napari_sam.writers.objects import label_source, read_ids, stack_axes
-from napari_sam.writers.scale import sizes_um, stack_size_um
 
 if TYPE_CHECKING:
     import os

@@ -175,6 +175,17 @@ def test_a_plane_of_a_stack_is_chosen(
     assert cli("export", label_stack, "--to", "csv", "--plane", "2").status == 2
 
 
+def test_a_plane_of_a_pyramid_is_chosen(cli: Cli, tmp_path: Path) -> None:
+    stack = np.zeros((2, 600, 520), np.uint32)
+    stack[1, 40:90, 300:380] = 3
+    save_ome_zarr(stack, tmp_path / "large.zarr")
+    assert len(open_image(tmp_path / "large.zarr").levels) == 1
+    ended = cli("export", tmp_path / "large.zarr", "--to", "tiff", "--plane", "1")
+    assert ended.status == 0, ended.err
+    opened = open_image(tmp_path / "large.labels.tif")
+    np.testing.assert_array_equal(opened.read(), stack[1])
+
+
 def test_a_plane_of_image_and_labels_go_together(
     cli: Cli, tmp_path: Path, label_stack: Path, labels: NDArray[np.uint32]
 ) -> None:

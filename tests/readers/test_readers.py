@@ -77,7 +77,8 @@ def test_what_the_user_says_overrides_the_file(tmp_path: Path) -> None:
     tifffile.imwrite(
         path, np.zeros((2, 9, 8), np.uint8), imagej=True, metadata=metadata
     )
-    image = open_image(path, axes="cyx", channel_names=["a", "b"], pixel_size_um=0.5)
+    half = np.float32(0.5)
+    image = open_image(path, axes="cyx", channel_names=["a", "b"], pixel_size_um=half)
     assert (image.axes, image.channel_names) == ("CYX", ("a", "b"))
     assert (image.pixel_size_um, image.z_step_um) == ((0.5, 0.5), 3)
     image = open_image(image, axes="TYX", channel_names=(), pixel_size_um=(4, 0.2, 0.1))

@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -32,6 +31,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmarks.process import peak_mib
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -307,11 +308,6 @@ class Clock:
             facts["rest_s_per_crop"] = round((cpu_s - self.apart_s) / n_crops, 3)
             facts["stored_mib"] = round(sum(f.st_size for f in files) / 2**20, 1)
         print(json.dumps(facts), flush=True)
-
-
-def peak_mib() -> float:
-    """Return the most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def mend_torchvision() -> None:

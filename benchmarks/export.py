@@ -12,7 +12,6 @@ memory stays, but for what grows with the number of objects (tables).
 import argparse
 import json
 import multiprocessing
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import numpy as np
 import zarr
 from skimage.draw import disk
 
+from benchmarks.process import peak_mib
 from napari_sam.readers import open_image
 from napari_sam.writers.formats import FORMATS
 
@@ -53,13 +53,12 @@ def measure(labels: Path, name: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         each = FORMATS[name]
         each.write(np.ones((8, 8), int), Path(folder) / f"warm{each.ending}")
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_mib()
         start = time.process_time()
         source = open_image(labels, pixel_size_um=0.5)
         each.write(source, Path(folder) / f"labels{each.ending}")
         seconds = time.process_time() - start
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": seconds, "more_mib": (after - before) / 1024}
+    return {"seconds": seconds, "more_mib": peak_mib() - before}
 
 
 def run_all(sides: list[int], formats: list[str]) -> list[dict[str, Any]]:

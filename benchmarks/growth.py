@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.mosaic import squares, write_mosaic
-from benchmarks.peak_memory import peak_mib
+from benchmarks.process import peak_mib
 from napari_sam import load_model, open_image, run
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.batch import segment_file

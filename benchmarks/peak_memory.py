@@ -3,25 +3,12 @@
 python -m benchmarks.peak_memory ours|reference
 """
 
-import resource
 import sys
-from pathlib import Path
 
 import torch
 
 from benchmarks.encoder_decoder import networks
-
-
-def peak_mib() -> float:
-    """Return the most memory that this program has held.
-
-    What `resource` knows begins with the memory of the process that started this one.
-    """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
+from benchmarks.process import peak_mib
 
 
 def main() -> None:

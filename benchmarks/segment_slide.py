@@ -18,7 +18,6 @@ writing of labels. How far the answers of crops agree is measured by `benchmarks
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ import numpy as np
 from skimage.draw import disk
 
 from benchmarks.mosaic import squares, write_mosaic
+from benchmarks.process import peak_mib
 from napari_sam import load_model, open_image, run
 from napari_sam.engine.automatic import AutomaticConfig, stitch_views
 from napari_sam.engine.batch import segment_file
@@ -156,8 +156,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one is not None:
         facts = STEPS[arguments.step](arguments.one, arguments.weights, arguments.out)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"side": arguments.one, **facts, "peak_mib": peak}))
+        print(json.dumps({"side": arguments.one, **facts, "peak_mib": peak_mib()}))
         return
     with tempfile.TemporaryDirectory() as folder:
         out = arguments.out or Path(folder)

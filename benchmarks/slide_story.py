@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from benchmarks.mosaic import squares, write_mosaic
+from benchmarks.process import peak_mib
 from napari_sam import open_image
 from napari_sam.images import find_intensity, read_rgb
 from napari_sam.tiling import Box, CropGrid
@@ -110,21 +112,21 @@ def measured(
     how: signal.Signals | None = None,
 ) -> dict[str, Any]:
     """Run a command to its end, or to its signal at so many crops."""
-    start = time.perf_counter()
-    with Path(os.devnull).open("w") as nothing:
-        child = subprocess.Popen([*COMMAND, *arguments], stdout=nothing)
-        while how is not None and manifest is not None and child.poll() is None:
-            if n_records(manifest) >= at:
-                child.send_signal(how)
-                break
-            time.sleep(0.2)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
+    start, cpu_before = time.perf_counter(), sum(os.times()[2:4])  # of children
+    child = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL)
+    peak = 0.0
+    while child.poll() is None:
+        with suppress(ValueError):  # it has just ended
+            peak = peak_mib(child.pid)
+        if how is not None and manifest is not None and n_records(manifest) >= at:
+            child.send_signal(how)
+            how = None
+        time.sleep(0.2)
     return {
         "exit": child.returncode,
         "wall_s": time.perf_counter() - start,
-        "cpu_s": usage.ru_utime + usage.ru_stime,
-        "peak_mib": usage.ru_maxrss / 1024,
+        "cpu_s": sum(os.times()[2:4]) - cpu_before,
+        "peak_mib": peak,
     }
 
 

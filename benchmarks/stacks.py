@@ -30,7 +30,6 @@ network is made up (it knows the discs), so that a long stack takes minutes.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -46,6 +45,7 @@ import torch
 from numpy.typing import NDArray
 from skimage.draw import disk
 
+from benchmarks.process import peak_mib
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.automatic import segment
 from napari_sam.engine.files import plan_outputs
@@ -501,7 +501,7 @@ def one(options: argparse.Namespace) -> None:
     facts = {
         "objects": report.n_objects,
         "seconds": round(time.perf_counter() - start, 1),
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mib": round(peak_mib()),
     }
     print(json.dumps(facts))
 

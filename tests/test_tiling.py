@@ -255,8 +255,8 @@ class TestScale:
         assert grid[1].box.x0 == 2048 - 2 * 256
 
     def test_for_diameter_brings_objects_to_the_target(self):
-        assert CropGrid.for_diameter((4000, 4000), 160, target=40).scale == 0.25
-        assert CropGrid.for_diameter((4000, 4000), 2, target=40).scale == 4
+        assert CropGrid.for_diameter((4000, 4000), 160).scale == 0.25
+        assert CropGrid.for_diameter((4000, 4000), 2).scale == 4
 
     @pytest.mark.parametrize(
         ("shape", "n_plain", "n_balanced"),

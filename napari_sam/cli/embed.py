@@ -78,7 +78,6 @@ def _embed_file(
     opening: ImageOptions,
     all_crops: bool,
 ) -> dict[str, Any]:
-    from napari_sam.engine.embed import open_plane
     from napari_sam.engine.files import open_file
     from napari_sam.engine.jobs import run
 
@@ -87,14 +86,7 @@ def _embed_file(
     states: list[str] = []
     reasons: list[str] = []
     for t, z in opened.planes:
-        embedding = open_plane(
-            opened.source,
-            sam,
-            cache=store,
-            grid=opened.grid,
-            plane=(t, z),
-            intensity=opened.intensity,
-        )
+        embedding = opened.embedding(sam, (t, z), store)
         failed: dict[int, str] = {}
         run(embedding.fill(skip_background=not all_crops, failed=failed))
         reasons += [

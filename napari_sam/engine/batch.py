@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from napari_sam.engine.automatic import AutomaticConfig, find_views, stitch_views
-from napari_sam.engine.embed import open_plane
 from napari_sam.engine.files import (
     ImageOptions,
     OpenedFile,
@@ -383,14 +382,7 @@ def _outcomes_here(
     embedding: PlaneEmbedding | None = None
     for n_left, (t, z, crop) in zip(range(len(todo), 0, -1), todo, strict=True):
         if embedding is None or embedding.plane != (t, z):
-            embedding = open_plane(
-                opened.source,
-                model,
-                cache=cache,
-                grid=opened.grid,
-                plane=(t, z),
-                intensity=opened.intensity,
-            )
+            embedding = opened.embedding(model, (t, z), cache)
         step = Step(total - n_left, total, "segment")
         outcome = yield from find_outcome(embedding, crop, config, step)
         yield outcome

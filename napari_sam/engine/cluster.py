@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.batch import Outcome, Place, find_outcome
-from napari_sam.engine.embed import PlaneEmbedding, open_plane
 from napari_sam.engine.jobs import Step, run
 from napari_sam.engine.manifest import CropRecord
 from napari_sam.engine.recipe import Recipe
@@ -27,6 +26,7 @@ from napari_sam.weights.load import load_model
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from napari_sam.engine.embed import PlaneEmbedding
     from napari_sam.model import Sam
 
 # Tasks in flight for each worker: the next crop waits at the worker while it works,
@@ -241,14 +241,7 @@ def _opened(
             f"the weights {what.weights.name} of this worker have the checksum "
             f"{model.weights_sha256}, the work wants {what.weights.sha256}"
         )
-    return open_plane(
-        opened.source,
-        model,
-        cache=None if store is None else store.open(),
-        grid=opened.grid,
-        plane=plane,
-        intensity=opened.intensity,
-    )
+    return opened.embedding(model, plane, None if store is None else store.open())
 
 
 @functools.lru_cache(maxsize=1)

@@ -10,19 +10,20 @@ import errno
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from napari_sam.engine.embed import PlaneEmbedding, default_grid, open_plane
 from napari_sam.errors import FileError, InputError
 from napari_sam.images import find_intensity
 from napari_sam.readers import open_image
-from napari_sam.settings import get_settings
 from napari_sam.tiling import CropGrid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from napari_sam.cache import EmbeddingCache
     from napari_sam.images import ImageSource, Intensity
     from napari_sam.model import Sam
 
@@ -154,6 +155,19 @@ class OpenedFile:
             return [self.plane]
         return list(self.source.plane_indices())
 
+    def embedding(
+        self, model: Sam, plane: tuple[int, int], cache: EmbeddingCache | None = None
+    ) -> PlaneEmbedding:
+        """Make ready to encode the crops of a plane, as `open_plane` does."""
+        return open_plane(
+            self.source,
+            model,
+            cache=cache,
+            grid=self.grid,
+            plane=plane,
+            intensity=self.intensity,
+        )
+
 
 def plan_outputs(  # noqa: PLR0913 - one switch for each file
     images: Sequence[Path],
@@ -266,7 +280,7 @@ def open_source(path: Path, options: ImageOptions) -> ImageSource:
 def open_file(path: Path, model: Sam, options: ImageOptions) -> OpenedFile:
     """Open an image file, and find its contrast limits and how it is cut."""
     source = open_source(path, options)
-    grid, size = None, model.config.image_size
+    grid = None
     diameter = _diameter_px(source, options)
     if diameter is not None and options.fewer_crops:
         raise InputError(
@@ -274,12 +288,11 @@ def open_file(path: Path, model: Sam, options: ImageOptions) -> OpenedFile:
             "have them scaled for fewer crops"
         )
     if diameter is not None:
-        grid = CropGrid.for_diameter(
-            source.plane_shape, diameter, size=size, halo=size // 8
-        )
+        scale = CropGrid.for_diameter(source.plane_shape, diameter).scale
+        grid = replace(default_grid(source, model), scale=scale)
     elif options.fewer_crops:
-        halo = get_settings().crop_halo * size // 1024
-        grid = CropGrid.balanced(source.plane_shape, size=size, halo=halo)
+        usual = default_grid(source, model)
+        grid = CropGrid.balanced(usual.shape, size=usual.size, halo=usual.halo)
     intensity = find_intensity(
         source,
         channels=options.channels or None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sam.engine.automatic import find_views
-from napari_sam.engine.embed import default_grid, open_plane
+from napari_sam.engine.embed import default_grid
 from napari_sam.engine.files import ImageOptions, Outputs, open_file
 from napari_sam.engine.jobs import Step, run
 from napari_sam.engine.manifest import Manifest
@@ -117,13 +117,7 @@ def time_crop(
     every = replace(config, skip_background=False)
     seconds = []
     for _ in range(2):
-        embedding = open_plane(
-            opened.source,
-            model,
-            grid=opened.grid,
-            plane=opened.planes[0],
-            intensity=opened.intensity,
-        )
+        embedding = opened.embedding(model, opened.planes[0])
         crop = embedding.grid[len(embedding.grid) // 2]
         start = time.perf_counter()
         run(find_views(embedding, crop, every, Step(0, 1, "probe")), progress=False)

@@ -11,7 +11,6 @@ import numpy as np
 
 from napari_sam.engine.batch import Report
 from napari_sam.engine.complete import complete_many
-from napari_sam.engine.embed import open_plane
 from napari_sam.engine.files import ImageOptions, check_free, open_file, open_source
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.predict import Predictor
@@ -140,14 +139,7 @@ def predict_file(  # noqa: PLR0913 - an image, its prompts, a model, and how
             "choose it: frame,slice, counted from 0"
         )
     outputs = without_overlay(opened, outputs)
-    embedding = open_plane(
-        opened.source,
-        model,
-        cache=cache,
-        grid=opened.grid,
-        plane=opened.planes[0],
-        intensity=opened.intensity,
-    )
+    embedding = opened.embedding(model, opened.planes[0], cache)
     predictor = Predictor(model, embedding)
     answers = yield from predict_objects(predictor, prompts, complete=complete)
     found = {each.object_id: each.found for each in answers if each.found is not None}

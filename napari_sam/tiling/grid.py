@@ -288,7 +288,6 @@ class CropGrid:
         shape: tuple[int, int],
         diameter: float,
         *,
-        target: float = TARGET_DIAMETER,
         size: int = 1024,
         halo: int = 128,
     ) -> Self:
@@ -300,25 +299,22 @@ class CropGrid:
             Size of the plane, (height, width), in pixels.
         diameter : float
             Typical object diameter, in plane pixels.
-        target : float
-            Diameter that these objects shall have, in input pixels.
         size, halo : int
             As in `CropGrid`.
 
         Raises
         ------
         InputError
-            If a diameter is not a positive number.
+            If the diameter is not a positive number.
 
         Examples
         --------
         >>> CropGrid.for_diameter((4000, 4000), diameter=80).scale
         0.5
         """
-        for name, value in (("diameter", diameter), ("target", target)):
-            if not 0 < value < math.inf:
-                raise InputError(f"{name} {value} px; give a number of pixels above 0")
-        return cls(shape, size, halo, min(target / diameter, MAX_UPSCALE))
+        if not 0 < diameter < math.inf:
+            raise InputError(f"diameter {diameter} px; give a number of pixels above 0")
+        return cls(shape, size, halo, min(TARGET_DIAMETER / diameter, MAX_UPSCALE))
 
     @classmethod
     def balanced(

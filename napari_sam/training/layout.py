@@ -95,6 +95,10 @@ class Layout:
         """Approximate distance of each object pixel to the outline, in pixels."""
         return self.depth * np.asarray(self.radii, np.float32)[self.labels]
 
+    def visible(self, *, least: int = 16) -> Int:
+        """Return the `visible_labels` of what was painted."""
+        return visible_labels(self.labels, self.areas, least=least)
+
 
 def visible_labels(
     labels: Int, areas: list[int] | None = None, *, least: int = 16

@@ -135,7 +135,7 @@ def _nuclei(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     image *= uneven(rng, shape, 0.25)
     image = blur(image, rng.uniform(0, 0.035) * diameter)
     image = shot_noise(rng, image, np.exp(rng.uniform(2.5, 8)))
-    return image, visible_labels(layout.labels, layout.areas)
+    return image, layout.visible()
 
 
 def _phase(rng: Rng, shape: Shape, diameter: float) -> Drawing:
@@ -163,9 +163,7 @@ def _phase(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     thickness += np.where(inside, blur(granules, 0.6), 0.02 * fine)
     thickness += rng.uniform(0, 0.5) * layout.depth**2
     thickness += debris(rng, shape, diameter / 12)
-    return phase_image(rng, thickness, diameter), visible_labels(
-        layout.labels, layout.areas
-    )
+    return phase_image(rng, thickness, diameter), layout.visible()
 
 
 def _rods(rng: Rng, shape: Shape, diameter: float) -> Drawing:
@@ -197,7 +195,7 @@ def _rods(rng: Rng, shape: Shape, diameter: float) -> Drawing:
                 edge=width * 0.35,
             )
     signal = layout.signal * (1 + 0.2 * smooth_noise(rng, shape, width / 3))
-    labels = visible_labels(layout.labels, layout.areas, least=8)
+    labels = layout.visible(least=8)
     look = rng.choice(["fluorescence", "phase", "relief"])
     if look == "fluorescence":
         image = signal + rng.uniform(0, 0.4) * blur(signal, 2 * width)
@@ -301,9 +299,7 @@ def _histology(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     density = blue[..., None] * dyes[0] + pink[..., None] * dyes[1]
     image = rng.uniform(0.85, 1.0) * np.exp(-density)
     image = image + rng.normal(0, 0.01, 3).astype(np.float32)
-    return grain(rng, image, rng.uniform(0, 0.02)), visible_labels(
-        layout.labels, layout.areas
-    )
+    return grain(rng, image, rng.uniform(0, 0.02)), layout.visible()
 
 
 def _cytology(rng: Rng, shape: Shape, diameter: float) -> Drawing:
@@ -330,9 +326,7 @@ def _cytology(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     density += rng.uniform(0.6, 1.2) * nuclei.signal * chromatin
     density += np.where(bodies.labels > 0, 0.4, 1.0) * debris(rng, shape, diameter / 8)
     image = np.exp(-blur(np.maximum(density, 0), rng.uniform(0.3, 1.2)))
-    return grain(rng, image, rng.uniform(0.005, 0.03)), visible_labels(
-        nuclei.labels, nuclei.areas
-    )
+    return grain(rng, image, rng.uniform(0.005, 0.03)), nuclei.visible()
 
 
 def _yeast(rng: Rng, shape: Shape, diameter: float) -> Drawing:
@@ -360,9 +354,7 @@ def _yeast(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     image = image + interior + spots + 0.02 * smooth_noise(rng, shape, 60)
     image += rng.uniform(0, 0.2) * debris(rng, shape, diameter / 12)
     image *= uneven(rng, shape, 0.08)
-    return grain(rng, image, np.exp(rng.uniform(-5.5, -3))), visible_labels(
-        layout.labels, layout.areas
-    )
+    return grain(rng, image, np.exp(rng.uniform(-5.5, -3))), layout.visible()
 
 
 def _large(rng: Rng, shape: Shape, diameter: float) -> Drawing:
@@ -393,13 +385,11 @@ def _large(rng: Rng, shape: Shape, diameter: float) -> Drawing:
     signal = layout.signal * np.maximum(texture, 0.1)
     signal *= 1 + rng.uniform(-0.8, 1.5) * np.minimum(nucleus, 1)
     if rng.random() < 0.25:
-        return phase_image(rng, signal, diameter * 0.6), visible_labels(
-            layout.labels, layout.areas
-        )
+        return phase_image(rng, signal, diameter * 0.6), layout.visible()
     image = signal + rng.uniform(0.02, 0.2) + 0.15 * blur(layout.signal, diameter / 4)
     image = blur(image * uneven(rng, shape, 0.2), rng.uniform(0.3, 2))
     image = shot_noise(rng, image, np.exp(rng.uniform(3, 8)))
-    return image, visible_labels(layout.labels, layout.areas)
+    return image, layout.visible()
 
 
 KINDS: dict[str, Callable[[Rng, Shape, float], Drawing]] = {

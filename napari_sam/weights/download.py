@@ -45,9 +45,7 @@ class _UnavailableError(Exception):
     """An address cannot serve the file; another one might."""
 
 
-def fetch(
-    name: str | WeightSpec, *, folder: Path | None = None, progress: bool = True
-) -> Path:
+def fetch(name: str | WeightSpec, *, folder: Path | None = None) -> Path:
     """Return the path of weights on this machine; download them if need be.
 
     The weights folder is looked at first, so files put there by hand, under the
@@ -61,8 +59,6 @@ def fetch(
     folder : Path, optional
         The weights folder; by default that of the settings
         (``NAPARI_SAM_WEIGHTS_DIR``).
-    progress : bool, default True
-        Show a progress bar, if there is a terminal.
 
     Returns
     -------
@@ -90,7 +86,7 @@ def fetch(
             level = logging.WARNING if spec.non_commercial else logging.INFO
             logger.log(level, spec.licence_notice)
         for file in missing:
-            _download(file, folder, progress=progress)
+            _download(file, folder)
     return folder / spec.files[0].name
 
 
@@ -121,19 +117,19 @@ def _is_proved(path: Path, file: WeightFile) -> bool:
     return False
 
 
-def _download(file: WeightFile, folder: Path, *, progress: bool) -> None:
+def _download(file: WeightFile, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{file.name}.lock"):
         # Another process may have downloaded it while this one waited.
         if not _is_proved(folder / file.name, file):
-            _try_addresses(file, folder, progress=progress)
+            _try_addresses(file, folder)
 
 
-def _try_addresses(file: WeightFile, folder: Path, *, progress: bool) -> None:
+def _try_addresses(file: WeightFile, folder: Path) -> None:
     failures = []
     for url in file.urls:
         try:
-            return _retrieve(url, file, folder, progress=progress)
+            return _retrieve(url, file, folder)
         except _UnavailableError as error:
             logger.warning("%s: %s", url, error)
             failures.append(f"  {url}: {error}")
@@ -144,8 +140,8 @@ def _try_addresses(file: WeightFile, folder: Path, *, progress: bool) -> None:
     )
 
 
-def _retrieve(url: str, file: WeightFile, folder: Path, *, progress: bool) -> None:
-    downloader = _ResumingDownloader(file, folder, progress=progress)
+def _retrieve(url: str, file: WeightFile, folder: Path) -> None:
+    downloader = _ResumingDownloader(file, folder)
     try:
         pooch.retrieve(
             url, file.checksum, fname=file.name, path=folder, downloader=downloader
@@ -155,7 +151,7 @@ def _retrieve(url: str, file: WeightFile, folder: Path, *, progress: bool) -> No
         if not downloader.has_resumed:
             reason = f"the file is not the right one ({error})"
             raise _UnavailableError(reason) from error
-        _retrieve(url, file, folder, progress=progress)
+        _retrieve(url, file, folder)
 
 
 class _ResumingDownloader:
@@ -167,8 +163,6 @@ class _ResumingDownloader:
         What to download.
     folder : Path
         Where ``NAME.part`` is kept.
-    progress : bool
-        Show a progress bar, if there is a terminal.
 
     Attributes
     ----------
@@ -178,10 +172,9 @@ class _ResumingDownloader:
         Whether some of the file comes from an earlier run.
     """
 
-    def __init__(self, file: WeightFile, folder: Path, *, progress: bool) -> None:
+    def __init__(self, file: WeightFile, folder: Path) -> None:
         self._file = file
         self.part = folder / f"{file.name}.part"
-        self._progress = progress and sys.stderr is not None
         self.has_resumed = self._offset > 0
 
     def __call__(self, url: str, output_file: str, pooch: object) -> None:
@@ -256,7 +249,8 @@ class _ResumingDownloader:
             unit="B",
             unit_scale=True,
             unit_divisor=1024,
-            disable=None if self._progress else True,
+            # None: only where there is a terminal; a window may have no such stream
+            disable=None if sys.stderr is not None else True,
         )
         with bar, self.part.open("ab" if offset else "wb") as stream:
             try:

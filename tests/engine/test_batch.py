@@ -17,6 +17,7 @@ from napari_sam import open_image
 from napari_sam.engine import batch, fingerprint
 from napari_sam.engine.automatic import AutomaticConfig, segment
 from napari_sam.engine.batch import Outcome, segment_file, segment_recipe
+from napari_sam.engine.embed import open_plane
 from napari_sam.engine.files import ImageOptions, Outputs, plan_outputs
 from napari_sam.engine.grid_masks import GridMode
 from napari_sam.engine.jobs import run
@@ -127,7 +128,7 @@ class Shuffled:
     def outcomes(self, recipe, places):
         opened = recipe.open()
         order = np.random.default_rng(self.seed).permutation(len(places))
-        embedding = batch.open_plane(
+        embedding = open_plane(
             opened.source,
             self.oracle,
             grid=opened.grid,
@@ -342,7 +343,7 @@ def test_an_outcome_of_a_crop_that_cannot_be_read_says_so(
 ) -> None:
     bad = tmp_path / "bad.tif"
     damaged(slide, 10, 10, bad)
-    plane = batch.open_plane(open_image(bad), tiny_sam)
+    plane = open_plane(open_image(bad), tiny_sam)
     outcome = run(batch.find_outcome(plane, 0, CONFIG, batch.Step(0, 1, "")))
     assert isinstance(outcome, Outcome)
     assert outcome.record.state == "failed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import tifffile
 
 from napari_sam.engine.files import ImageOptions, open_file, plan_outputs
 from napari_sam.errors import InputError
+from napari_sam.settings import get_settings
 from napari_sam.tiling import CropGrid
 
 if TYPE_CHECKING:
@@ -96,3 +97,21 @@ def test_two_images_never_share_a_file() -> None:
     images = [Path("1/x/a.tif"), Path("2/x/a.tif")]
     with pytest.raises(InputError, match="would both be written"):
         plan_outputs(images, Path("out"))
+
+
+@pytest.mark.parametrize("how", [{"diameter": 10.0}, {"fewer_crops": True}, {}])
+def test_the_halo_is_that_of_the_settings(
+    tiny_sam: Sam,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: dict[str, Any],
+) -> None:
+    monkeypatch.setenv("NAPARI_SAM_CROP_HALO", "320")
+    get_settings.cache_clear()
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.arange(140 * 140, dtype=np.uint16).reshape(140, 140))
+    opened = open_file(path, tiny_sam, ImageOptions(**how))
+    halo = opened.embedding(tiny_sam, (0, 0)).grid.halo
+    get_settings.cache_clear()
+    # of 1024 px; the network takes 128, and fewer crops have half of it
+    assert halo == (20 if how == {"fewer_crops": True} else 40)

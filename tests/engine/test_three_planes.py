@@ -136,7 +136,7 @@ def test_one_frame_of_a_recording_in_two_channels(tmp_path):
 
 def test_a_frame_that_is_not_there_is_refused():
     source = ImageSource(np.zeros((2, 4, 8, 8), np.uint8), "TZYX")
-    with pytest.raises(InputError, match="frame 2 of image, which has 2"):
+    with pytest.raises(InputError, match="image, which has 2 frames"):
         run(segment_three_planes(source, BrightSam(), t=2))
 
 

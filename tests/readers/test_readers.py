@@ -85,7 +85,7 @@ def test_what_the_user_says_overrides_the_file(tmp_path: Path) -> None:
     assert (image.axes, image.pixel_size_um, image.z_step_um) == ("TYX", (0.2, 0.1), 4)
     with pytest.raises(InputError, match="axes 'YX' for an array of shape"):
         open_image(path, axes="YX")
-    with pytest.raises(InputError, match=r"one number, or \(y, x\)"):
+    with pytest.raises(InputError, match=r"one number above 0, or \(y, x\)"):
         open_image(path, pixel_size_um=(1, 2, 3, 4))
     with pytest.raises(InputError, match="above 0"):
         open_image(path, pixel_size_um=0)

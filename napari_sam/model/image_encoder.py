@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from napari_sam.model.config import ViTConfig
-from napari_sam.model.layers import LayerNorm2d, MLPBlock, RelPosAttention
+from napari_sam.model.layers import (
+    MLP_ROWS,
+    LayerNorm2d,
+    MLPBlock,
+    RelPosAttention,
+    infers_on_cpu,
+)
 
 
 class ImageEncoderViT(nn.Module):
@@ -47,7 +53,7 @@ class ImageEncoderViT(nn.Module):
         # First and last layers make a fifth of the error of bfloat16 and one percent
         # of the arithmetic, so a CPU computes them in float32.
         with torch.autocast("cpu", enabled=False):
-            x = self.patch_embed(x) + self.pos_embed  # B, H, W, C
+            x = (self.patch_embed(x) + self.pos_embed).contiguous()  # B, H, W, C
         for block in self.blocks:
             x = block(x)
         with torch.autocast("cpu", enabled=False):
@@ -93,7 +99,14 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to the same."""
-        x = x + self.attn(self.norm1(x), self.window_size)
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+        """Map contiguous (B, H, W, C) to the same; a CPU that infers, in place."""
+        if not infers_on_cpu(x):
+            x = x + self.attn(self.norm1(x), self.window_size)
+            out: Tensor = x + self.mlp(self.norm2(x))
+            return out
+        # One row of windows, or some tokens, at a time: fresh memory costs time, too.
+        for band in x.split(self.window_size or x.shape[1], dim=1):
+            band += self.attn(self.norm1(band), self.window_size)
+        for rows in x.view(-1, x.shape[-1]).split(MLP_ROWS):
+            rows += self.mlp(self.norm2(rows))
+        return x

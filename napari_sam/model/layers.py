@@ -20,6 +20,9 @@ TILE = 2**19
 # Rows that a CPU takes through an MLP at once, for the same reason.
 MLP_ROWS = 1024
 
+# Heads of a whole grid whose queries, keys and values a CPU holds at once.
+CPU_HEADS = 4
+
 
 def infers_on_cpu(x: Tensor) -> bool:
     """Whether this is a CPU that answers and does not train.
@@ -129,14 +132,6 @@ class MLPBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
-        if not infers_on_cpu(x):
-            return self._map(x)
-        parts = x.flatten(0, -2).split(MLP_ROWS)
-        if len(parts) == 1:
-            return self._map(x)
-        return torch.cat([self._map(part) for part in parts]).view(x.shape)
-
-    def _map(self, x: Tensor) -> Tensor:
         out: Tensor = self.lin2(self.act(self.lin1(x)))
         return out
 
@@ -171,29 +166,39 @@ class RelPosAttention(nn.Module):
         zeros before the projection. Such tokens are attended to and do not attend
         themselves, so of them nothing but the projection's bias is ever needed.
         """
-        qkv = self.qkv(x)
         if window:
+            qkv = self.qkv(x)
             height, width = x.shape[1:3]
             bias = self.qkv.bias.to(qkv.dtype)
             windows, padded = window_partition(qkv, window, bias)
             attended = window_unpartition(
                 self._attend(windows), window, padded, (height, width)
             )
+        elif not infers_on_cpu(x):
+            attended = self._attend(self.qkv(x))
         else:
-            attended = self._attend(qkv)
+            attended = self._attend_by_heads(x)
         projected: Tensor = self.proj(attended)
         return projected
+
+    def _attend_by_heads(self, x: Tensor) -> Tensor:
+        """Project and attend for some heads at a time: (B, H, W, C) to the same."""
+        parts = self.qkv.weight, self.qkv.bias
+        weight, bias = (each.unflatten(0, (3, self.num_heads, -1)) for each in parts)
+        steps = zip(weight.split(CPU_HEADS, 1), bias.split(CPU_HEADS, 1), strict=True)
+        return torch.cat(
+            [self._attend(F.linear(x, w.flatten(0, 2), b.flatten())) for w, b in steps],
+            dim=-1,
+        )
 
     def _attend(self, qkv: Tensor) -> Tensor:
         """Attend within each grid of (B, H, W, 3 * C): (B, H, W, C)."""
         height, width = qkv.shape[1:3]
         by_row = relative_positions(self.rel_pos_h, height)
         by_column = relative_positions(self.rel_pos_w, width)
-        if not infers_on_cpu(qkv):
-            attended = attend(qkv, self.num_heads, by_row, by_column)
-        else:
-            attended = attend_in_tiles(qkv, self.num_heads, by_row, by_column)
-        return attended
+        num_heads = qkv.shape[-1] // (3 * by_row.shape[-1])
+        do = attend_in_tiles if infers_on_cpu(qkv) else attend
+        return do(qkv, num_heads, by_row, by_column)
 
 
 def attend(qkv: Tensor, num_heads: int, by_row: Tensor, by_column: Tensor) -> Tensor:

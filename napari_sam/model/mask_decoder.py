@@ -400,7 +400,7 @@ def _products(rows: Tensor, places: Tensor) -> Tensor:
         all_at_once = F.linear(rows.flatten(0, 1), places[0])
         each: Tensor = all_at_once.unflatten(0, rows.shape[:2])
         return each
-    if not infers_on_cpu(rows):
+    if not infers_on_cpu(rows) or rows.dtype == torch.float32:
         return rows @ places.mT
     # A batched product in bfloat16 would turn the places round first, which takes a
     # CPU longer than the product itself.

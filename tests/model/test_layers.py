@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from napari_sam.model import layers
+from napari_sam.model import image_encoder, layers
+from napari_sam.model.config import ViTConfig
+from napari_sam.model.image_encoder import Block
 from napari_sam.model.layers import (
     LocalGroupNorm,
-    MLPBlock,
     RelPosAttention,
     attend,
     attend_in_tiles,
@@ -132,9 +133,18 @@ def test_attention_with_gradients_answers_the_same():
         torch.testing.assert_close(attention(x), answer)
 
 
-def test_an_mlp_in_parts_equals_the_whole(monkeypatch):
-    monkeypatch.setattr(layers, "MLP_ROWS", 7)
-    mlp, x = MLPBlock(8, 32), torch.randn(2, 5, 6, 8)
+# the grid ends inside a window, with it; a block that attends over the whole grid
+@pytest.mark.parametrize(("size", "window"), [((9, 11), 4), ((8, 8), 4), ((7, 7), 0)])
+def test_a_block_in_parts_equals_the_whole(monkeypatch, size, window):
+    monkeypatch.setattr(image_encoder, "MLP_ROWS", 7)
+    monkeypatch.setattr(layers, "CPU_HEADS", 3)
+    torch.manual_seed(0)
+    config = ViTConfig(32, 1, 4, global_attn_indexes=(), window_size=window)
+    block = Block(config, size[0], is_global=not window)
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(2, *size, 32)
+    expected = block(x)
+    assert expected.requires_grad  # so it took the way of a training
     with torch.inference_mode():
-        found = mlp(x)
-    torch.testing.assert_close(found, mlp.lin2(F.gelu(mlp.lin1(x))))
+        torch.testing.assert_close(block(x.clone()), expected.detach())

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.encoder_decoder import CLOCKS, machine
+from benchmarks.encoder_decoder import machine
+from benchmarks.process import CLOCKS
 from benchmarks.table import PARTS, Row, Setting
 
 HEAD = f"{'what':<42}{'must':>8}{'aim':>8}{'measured':>10}{'before':>10}  note"

@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,13 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.process import CLOCKS
 from napari_sam.model import VARIANTS, Sam
 from tests.reference import randomise, reference_sam, relative_error
 
 Compute = Callable[[], Tensor]
 Clock = Callable[[], float]
-
-CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +34,7 @@ import numpy as np
 import torch
 
 from benchmarks.mosaic import squares, write_mosaic
+from benchmarks.process import CLOCKS
 from napari_sam import load_model, run
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.embed import PlaneEmbedding, open_plane
@@ -44,8 +44,7 @@ from napari_sam.prompts import Prompts
 
 ROUNDS = 5
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-clock = time.perf_counter
+clock = CLOCKS["wall"]
 
 
 def main() -> None:
@@ -106,9 +105,8 @@ def first(out: Path, side: int, weights: str) -> None:
 def fill(out: Path, side: int, weights: str) -> None:
     """Store random numbers for every crop."""
     model = load_model(weights, device="cpu")
-    shape = (model.config.embed_dim, *(2 * (model.config.embedding_size,)))
     rng = torch.Generator().manual_seed(0)
-    some = torch.randn(4, *shape, generator=rng)
+    some = torch.randn(4, *model.embedding_shape, generator=rng)
     model.encode = lambda x: some[torch.randint(4, (len(x),), generator=rng)]  # type: ignore[method-assign]
     embedding = open_plane(
         out / f"slide{side}.tif", model, cache=EmbeddingCache(out / "store")

@@ -32,6 +32,7 @@ from skimage.draw import disk
 
 from benchmarks.mosaic import squares, write_mosaic
 from benchmarks.process import peak_mib
+from benchmarks.shares import EVERYTHING_ELSE, Shares
 from napari_sam import load_model, open_image, run
 from napari_sam.engine.automatic import AutomaticConfig, stitch_views
 from napari_sam.engine.batch import segment_file
@@ -40,7 +41,6 @@ from napari_sam.engine.results import write_results
 from napari_sam.engine.spool import Spool
 from napari_sam.images import Intensity
 from napari_sam.masks import Candidate
-from napari_sam.model import Sam
 from napari_sam.model.proposal_head import ProposalHead
 from napari_sam.stitch import Views
 from napari_sam.tiling import Box, CropGrid
@@ -48,54 +48,35 @@ from napari_sam.tiling import Box, CropGrid
 SPACING, RADIUS = 32, 12
 
 
-class Clock:
-    """CPU seconds that are spent in the encoder and in the rest of the network."""
-
-    def __init__(self, model: Sam) -> None:
-        self.encoder, self.rest = 0.0, 0.0
-        self._is_inside = False
-        for name in ("encode", "prepare", "decode", "propose", "details"):
-            self._time(model, name)
-        if isinstance(model.proposal_head, ProposalHead):
-            self._time(model.proposal_head, "features")
-
-    def _time(self, owner: Any, name: str) -> None:
-        method = getattr(owner, name)
-
-        def timed(*arguments: Any, **options: Any) -> Any:
-            if self._is_inside:  # what calls it is timed already
-                return method(*arguments, **options)
-            self._is_inside, start = True, time.process_time()
-            try:
-                return method(*arguments, **options)
-            finally:
-                seconds = time.process_time() - start
-                self._is_inside = False
-                self.encoder += seconds * (name == "encode")
-                self.rest += seconds * (name != "encode")
-
-        setattr(owner, name, timed)
-
-
 def segment_one(side: int, weights: str, out: Path) -> dict[str, Any]:
     """Segment a mosaic; times are CPU seconds of this process."""
     image = out / f"mosaic{side}.tif"
     (to,) = plan_outputs([image], out)
     model = load_model(weights, device="cpu")
-    clock = Clock(model)
-    start, cpu = time.perf_counter(), time.process_time()
-    report = run(segment_file(image, to, model, weights=weights))
-    total = time.process_time() - cpu
-    other = total - clock.encoder - clock.rest
+    shares = Shares()
+    shares.watch(model, "encode", "encoder")
+    for name in ("prepare", "decode", "propose", "details"):
+        shares.watch(model, name, "rest of network")
+    if isinstance(model.proposal_head, ProposalHead):
+        shares.watch(model.proposal_head, "features", "rest of network")
+    n_objects = 0
+
+    def work() -> None:
+        nonlocal n_objects
+        n_objects = run(segment_file(image, to, model, weights=weights)).n_objects
+
+    start = time.perf_counter()
+    seconds = shares.of(work)
+    encoder, other = seconds["encoder"], seconds[EVERYTHING_ELSE]
     return {
         "crops": len(CropGrid((side, side))),
-        "objects": report.n_objects,
+        "objects": n_objects,
         "wall_s": time.perf_counter() - start,
-        "cpu_s": total,
-        "encoder_s": clock.encoder,
-        "rest_of_network_s": clock.rest,
+        "cpu_s": sum(seconds.values()),
+        "encoder_s": encoder,
+        "rest_of_network_s": seconds["rest of network"],
         "other_s": other,
-        "other_per_encoder": other / clock.encoder,
+        "other_per_encoder": other / encoder,
     }
 
 

@@ -39,12 +39,15 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
 }
 
 
+EVERYTHING_ELSE = "everything else"
+
+
 class Shares:
     """Seconds of parts that call each other."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self._open = ["everything else"]
+        self._open = [EVERYTHING_ELSE]
         self._since = time.process_time()
 
     def _turn(self) -> None:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from benchmarks.encoder_decoder import CLOCKS, measure, networks, synchronise
+from benchmarks.encoder_decoder import measure, networks, synchronise
+from benchmarks.process import CLOCKS
 from napari_sam import load_model, run
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.embed import open_plane
@@ -232,7 +233,7 @@ def automatic(how: Setting) -> Iterator[Row]:
         def search(embedding: Tensor = embedding) -> list[Candidate]:
             whole = Box.whole((SIZE, SIZE))
             work = grid_candidates(ours, lambda _: embedding, crop, whole, mode)
-            return _result(work)
+            return run(work, progress=False)
 
         found, ours_s = _timed(search, clock)
         agreed = sum(
@@ -372,7 +373,8 @@ def gpu(how: Setting) -> Iterator[Row]:
 
         def search() -> None:
             whole = Box.whole((SIZE, SIZE))
-            _result(grid_candidates(model, plane.of, crop, whole, mode))
+            work = grid_candidates(model, plane.of, crop, whole, mode)
+            run(work, progress=False)
 
         for _ in range(3):
             predictor.predict(point)
@@ -418,14 +420,6 @@ def _timed(work: Callable[[], Any], clock: Callable[[], float]) -> tuple[Any, fl
     result = work()
     synchronise()
     return result, clock() - start
-
-
-def _result(work: Any) -> Any:
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            return stop.value
 
 
 def _fresh(module: str) -> str:

@@ -20,7 +20,7 @@ from napari_sam.engine.jobs import run
 from napari_sam.engine.predict import Predictor
 from napari_sam.prompts import Prompts
 from napari_sam.samples import Mosaic, histology
-from napari_sam.writers.measurements import measure, save_measurements
+from napari_sam.writers.measurements import columns_of, measure, save_measurements
 from napari_sam.writers.overlay import save_overlay
 from napari_sam.writers.tiff import save_labels
 
@@ -138,12 +138,8 @@ def segment_into(
     Image.fromarray(image).save(folder / f"{name}.png")
     save_labels(objects.labels, folder / f"{name}.labels.tif", overwrite=True)
     save_overlay(image, objects.labels, folder / f"{name}.overlay.png", overwrite=True)
-    table = measure(
-        objects.labels,
-        image,
-        channel_names=("red", "green", "blue"),
-        extra=objects.scores(),
-    )
+    table = measure(objects.labels, image, channel_names=("red", "green", "blue"))
+    table |= columns_of(objects.scores(), table["object"])
     save_measurements(table, folder / f"{name}.csv", overwrite=True)
     return Timing(
         n_crops=len(embedding.grid),

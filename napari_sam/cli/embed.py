@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_sam.cli import options as o
-from napari_sam.cli.records import print_record, print_table
+from napari_sam.cli.records import exit_if_failed, print_record
 from napari_sam.errors import NapariSamError
 
 if TYPE_CHECKING:
@@ -62,13 +61,7 @@ def embed(
                 f"{each.name}: {facts['crops']} crops, {facts['skipped']} of them "
                 f"background{lost}, in {facts['seconds']:.1f} s -> {store.path}"
             )
-    if failures:
-        n_images = len({name for name, _ in failures})
-        typer.echo(
-            f"{n_images} of {len(found)} images failed, or parts of them:", err=True
-        )
-        print_table(failures, err=True)
-        sys.exit(1)
+    exit_if_failed(failures, len(found))
 
 
 def _embed_file(

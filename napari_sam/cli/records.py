@@ -54,11 +54,18 @@ def work_through(jobs: Sequence[tuple[Path, Job[Report]]], *, as_json: bool) -> 
             (str(path), f"frame {r.frame} slice {r.slice} crop {r.crop}: {r.reason}")
             for r in report.failed
         ]
+    exit_if_failed(failures, len(jobs))
+
+
+def exit_if_failed(
+    failures: Sequence[tuple[str, str]],
+    n_images: int,
+    what: str = "failed, or parts of them",
+) -> None:
+    """List images and why they failed, and exit with status 1, if there are any."""
     if failures:
-        n_images = len({path for path, _ in failures})
-        typer.echo(
-            f"{n_images} of {len(jobs)} images failed, or parts of them:", err=True
-        )
+        n_failed = len({name for name, _ in failures})
+        typer.echo(f"{n_failed} of {n_images} images {what}:", err=True)
         print_table(failures, err=True)
         sys.exit(1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from napari_sam.cli import options as o
-from napari_sam.cli.records import print_record, print_table, work_through
+from napari_sam.cli.records import (
+    exit_if_failed,
+    print_record,
+    print_table,
+    work_through,
+)
 from napari_sam.errors import FileError, FormatError, InputError, NapariSamError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from napari_sam.cache import EmbeddingCache
@@ -205,38 +210,27 @@ def segment(
     if plan:
         _print_plan(work, sam, opening, config, as_json=as_json)
         return
+
+    def work_by(start: Callable[..., Job[Report]], **how: Any) -> None:
+        jobs = [
+            (each.name, start(each.path, to, sam, each.chosen(opening), config, **how))
+            for each, to in work
+        ]
+        work_through(jobs, as_json=as_json)
+
     if three_planes:
         _only_labels(outputs, link, scheduler, workers, cache)
         from napari_sam.engine.three_planes import three_planes_file
 
-        work_through(
-            [
-                (
-                    each.name,
-                    three_planes_file(each.path, to, sam, each.chosen(opening), config),
-                )
-                for each, to in work
-            ],
-            as_json=as_json,
-        )
+        work_by(three_planes_file)
         return
     store = o.own_store(cache, cache_limit, adds=False)
     with _cluster(scheduler, workers, device, store) as cluster:
-        how: dict[str, Any] = {"weights": model or "default", "workers": cluster}
-        how["cache"] = store
-        if link is not None:
-            how["link"] = LinkOptions(link)
-        start = segment_file if link is None else segment_stack
-        jobs = [
-            (
-                each.name,
-                _noted(
-                    start(each.path, to, sam, each.chosen(opening), config, **how), to
-                ),
-            )
-            for each, to in work
-        ]
-        work_through(jobs, as_json=as_json)
+        how = {"weights": model or "default", "workers": cluster, "cache": store}
+        if link is None:
+            work_by(_noting(segment_file), **how)
+        else:
+            work_by(_noting(segment_stack), link=LinkOptions(link), **how)
 
 
 def run(
@@ -308,17 +302,20 @@ def _has_failed(outputs: Outputs) -> bool:
     return manifest is not None and not manifest.is_complete
 
 
-def _noted(job: Job[Report], outputs: Outputs) -> Job[Report]:
-    """Do the work of an image; if its file cannot be used, let the manifest say so."""
+def _noting(start: Callable[..., Job[Report]]) -> Callable[..., Job[Report]]:
+    """Let the manifest say so where the file of an image cannot be used."""
     from napari_sam.engine.manifest import Manifest
 
-    try:
-        return (yield from job)
-    except (FormatError, OSError) as error:
-        if not outputs.labels.exists():  # they may be the reason, and of others
-            with suppress(FileError):  # where nothing can be written, that is told
-                Manifest.note_failure(outputs.manifest, str(error))
-        raise
+    def noting(path: Path, outputs: Outputs, *what: Any, **how: Any) -> Job[Report]:
+        try:
+            return (yield from start(path, outputs, *what, **how))
+        except (FormatError, OSError) as error:
+            if not outputs.labels.exists():  # they may be the reason, and of others
+                with suppress(FileError):  # where nothing can be written, that is told
+                    Manifest.note_failure(outputs.manifest, str(error))
+            raise
+
+    return noting
 
 
 def _cluster(
@@ -363,43 +360,44 @@ def _print_plan(
             failures.append((str(each.name), str(error)))
         else:
             planned.append(image)
-    rows = [("image", "planes", "px", "crops", "left", "to read", "labels", "time")]
-    for image in planned:
-        n_frames, n_slices, height, width = image.shape
-        facts: dict[str, Any] = {
-            "event": "plan",
-            "image": str(image.path),
-            "crops": image.n_crops,
-            "left": image.n_left,
-            "pixel_bytes": image.pixel_bytes,
-            "label_bytes": image.label_bytes,
-            "seconds": round(image.n_left * seconds, 3),
-        }
-        if as_json:
-            print_record(facts)
-        rows.append(
-            (
-                image.path.name,
-                str(n_frames * n_slices),
-                f"{height} x {width}",
-                str(image.n_crops),
-                str(image.n_left),
-                _megabytes(image.pixel_bytes),
-                _megabytes(image.label_bytes),
-                _duration(image.n_left * seconds),
-            )
-        )
-    if not as_json:
-        print_table(rows)
+    if as_json:
+        for image in planned:
+            print_record(_plan_facts(image, seconds))
+    else:
+        head = ("image", "planes", "px", "crops", "left", "to read", "labels", "time")
+        print_table([head, *(_plan_row(image, seconds) for image in planned)])
         total = sum(image.n_left for image in planned)
         typer.echo(
             f"{total} crops at {seconds:.2f} s each, as measured on one of them: "
             f"{_duration(total * seconds)} with one worker"
         )
-    if failures:
-        typer.echo(f"{len(failures)} of {len(work)} images cannot be used:", err=True)
-        print_table(failures, err=True)
-        sys.exit(1)
+    exit_if_failed(failures, len(work), "cannot be used")
+
+
+def _plan_facts(image: PlannedImage, seconds: float) -> dict[str, Any]:
+    return {
+        "event": "plan",
+        "image": str(image.path),
+        "crops": image.n_crops,
+        "left": image.n_left,
+        "pixel_bytes": image.pixel_bytes,
+        "label_bytes": image.label_bytes,
+        "seconds": round(image.n_left * seconds, 3),
+    }
+
+
+def _plan_row(image: PlannedImage, seconds: float) -> tuple[str, ...]:
+    n_frames, n_slices, height, width = image.shape
+    return (
+        image.path.name,
+        str(n_frames * n_slices),
+        f"{height} x {width}",
+        str(image.n_crops),
+        str(image.n_left),
+        _megabytes(image.pixel_bytes),
+        _megabytes(image.label_bytes),
+        _duration(image.n_left * seconds),
+    )
 
 
 def _megabytes(n_bytes: int) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sam.errors import FormatError, InputError, MissingFileError
-from napari_sam.readers import IMAGE_ENDINGS, list_images
+from napari_sam.readers import IMAGE_ENDINGS, is_zarr, list_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 _RESULTS = re.compile(
     r"(?P<stem>.+)\.((labels|linked|uncertainty)\.(tif|zarr)|(overlay|outlines)\.png)"
 )
-_ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def find_inputs(
 
 
 def _images(path: Path) -> Iterator[InputImage]:
-    if _is_zarr(path):
+    if is_zarr(path):
         yield from (InputImage(path, name) for name in _names(path))
         return
     if path.is_dir():
@@ -112,7 +111,7 @@ def _images(path: Path) -> Iterator[InputImage]:
         raise MissingFileError(2, "no such file; check its name and folder", str(path))
     for each in found:
         if each.is_dir():
-            if _is_zarr(each):
+            if is_zarr(each):
                 yield from _images(each)
         else:
             yield InputImage(each)
@@ -159,8 +158,4 @@ def _names(path: Path) -> tuple[str | None, ...]:
 
 def _is_image(path: Path) -> bool:
     is_named = path.suffix.lower() in IMAGE_ENDINGS
-    return is_named and (not path.is_dir() or _is_zarr(path))
-
-
-def _is_zarr(path: Path) -> bool:
-    return path.is_dir() and any((path / mark).exists() for mark in _ZARR_MARKS)
+    return is_named and (not path.is_dir() or is_zarr(path))

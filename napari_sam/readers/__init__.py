@@ -44,7 +44,7 @@ from napari_sam.readers.stored import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["IMAGE_ENDINGS", "list_images", "list_levels", "open_image"]
+__all__ = ["IMAGE_ENDINGS", "is_zarr", "list_images", "list_levels", "open_image"]
 
 IMAGE_ENDINGS = (
     ".bif", ".bmp", ".btf", ".czi", ".ims", ".jpeg", ".jpg", ".lif", ".lsm", ".nd2",
@@ -139,6 +139,11 @@ def open_image(
     return replace(opened, **changes) if changes else opened
 
 
+def is_zarr(path: Path) -> bool:
+    """Whether a path is the folder of a Zarr, of any version."""
+    return path.is_dir() and any((path / mark).exists() for mark in _ZARR_MARKS)
+
+
 def list_images(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Name the images of a file: positions, wells and their fields, arrays.
 
@@ -187,7 +192,7 @@ def _images(path: Path) -> Images:
 
     with file_errors(path):
         if path.is_dir():
-            if any((path / mark).exists() for mark in _ZARR_MARKS):
+            if is_zarr(path):
                 return zarr_images(path)
             raise FormatError(
                 f"{path} is a folder and no Zarr; give a file, or the folder that "

@@ -61,7 +61,6 @@ def measure(
     *,
     channel_names: Sequence[str] = (),
     pixel_size_um: float | Sequence[float] | None = None,
-    extra: Mapping[str, Mapping[int, float]] | None = None,
 ) -> Table:
     """Measure every object of a plane.
 
@@ -76,9 +75,6 @@ def measure(
     pixel_size_um : float or sequence of float, optional
         Pixel size in micrometres, one number or (y, x); adds the area and, if pixels
         are square, all lengths in micrometres.
-    extra : mapping of str to mapping of int to float, optional
-        More columns, such as ``{"predicted_iou": {1: 0.93, 2: 0.88}}``, by object
-        id. An object without a value gets NaN.
 
     Returns
     -------
@@ -117,9 +113,6 @@ def measure(
         table |= {f"{name}_um": table[name] * size["X"] for name in _LENGTHS}
     if pixels is not None:
         table |= _intensities(ids, pixels, channel_names)
-    for name, values in (extra or {}).items():
-        column = [values.get(number, math.nan) for number in table["object"].tolist()]
-        table[name] = np.array(column, dtype=np.float64)
     return table
 
 

@@ -95,22 +95,16 @@ def save_labels(  # noqa: PLR0913 - what a label file can hold
             f"labels of type {labels.dtype}; give integers, the object ids"
         )
     axes = _checked_axes(axes, shape)
-    sizes = sizes_um(pixel_size_um)
     tile = (_tile_side(shape[-2]), _tile_side(shape[-1]))
     with atomic(path, overwrite=overwrite) as part:
         tifffile.imwrite(
             part,
             _tiles(labels, shape, tile, np.dtype(dtype)),
-            ome=True,
             bigtiff=math.prod(shape) * np.dtype(dtype).itemsize >= _BIGTIFF_BYTES,
             shape=shape,
             dtype=dtype,
             tile=tile,
-            compression="zlib",
-            photometric="minisblack",
-            resolution=(1e4 / sizes["X"], 1e4 / sizes["Y"]) if sizes else None,
-            resolutionunit="CENTIMETER" if sizes else None,
-            metadata=_metadata(path, axes, sizes) | _annotation(notes or {}),
+            **_ome(path, axes, sizes_um(pixel_size_um), notes),
         )
     return path
 
@@ -146,36 +140,35 @@ def save_scores(
     FileError
         If the file exists already or cannot be written.
     """
-    axes = _checked_axes(None, scores.shape)
-    sizes = sizes_um(pixel_size_um)
+    how = _ome(path, _checked_axes(None, scores.shape), sizes_um(pixel_size_um))
     with atomic(path, overwrite=overwrite) as part:
-        tifffile.imwrite(
-            part,
-            scores.astype(np.float32),
-            ome=True,
-            compression="zlib",
-            photometric="minisblack",
-            resolution=(1e4 / sizes["X"], 1e4 / sizes["Y"]) if sizes else None,
-            resolutionunit="CENTIMETER" if sizes else None,
-            metadata=_metadata(path, axes, sizes),
-        )
+        tifffile.imwrite(part, scores.astype(np.float32), **how)
     return path
 
 
-def _metadata(path: Path, axes: str, sizes: dict[str, float]) -> dict[str, Any]:
-    return (
-        {"axes": axes, "Name": path.name.split(".")[0]}
-        | {f"PhysicalSize{axis}": size for axis, size in sizes.items()}
-        | {f"PhysicalSize{axis}Unit": "µm" for axis in sizes}
-    )
-
-
-def _annotation(notes: Mapping[str, Any]) -> dict[str, Any]:
-    if not notes:
-        return {}
-    # TIFF keeps text of 7 bits, which JSON can be
-    pairs = {f"napari_sam.{key}": json.dumps(value) for key, value in notes.items()}
-    return {"MapAnnotation": {"Namespace": "napari_sam", **pairs}}
+def _ome(
+    path: Path,
+    axes: str,
+    sizes: dict[str, float],
+    notes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return how tifffile writes a compressed OME-TIFF with these metadata."""
+    metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
+    for axis, size in sizes.items():
+        metadata[f"PhysicalSize{axis}"] = size
+        metadata[f"PhysicalSize{axis}Unit"] = "µm"
+    if notes:
+        # TIFF keeps text of 7 bits, which JSON can be
+        pairs = {f"napari_sam.{key}": json.dumps(value) for key, value in notes.items()}
+        metadata["MapAnnotation"] = {"Namespace": "napari_sam", **pairs}
+    return {
+        "ome": True,
+        "compression": "zlib",
+        "photometric": "minisblack",
+        "resolution": (1e4 / sizes["X"], 1e4 / sizes["Y"]) if sizes else None,
+        "resolutionunit": "CENTIMETER" if sizes else None,
+        "metadata": metadata,
+    }
 
 
 class _Stack:

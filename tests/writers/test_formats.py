@@ -15,7 +15,12 @@ from PIL import Image
 from napari_sam.errors import FileError, InputError
 from napari_sam.images import ImageSource
 from napari_sam.writers.formats import FORMATS, Format, find_format
-from napari_sam.writers.measurements import measure, measure_objects, save_measurements
+from napari_sam.writers.measurements import (
+    columns_of,
+    measure,
+    measure_objects,
+    save_measurements,
+)
 from napari_sam.writers.picture import save_outlines
 
 if TYPE_CHECKING:
@@ -93,7 +98,8 @@ def test_without_objects_a_table_has_its_columns(scene: Any) -> None:
 def test_parquet_holds_the_table_in_full(tmp_path: Path, scene: Any) -> None:
     from pyarrow import parquet
 
-    table = measure(scene, extra={"score": {7: 1 / 3}})
+    table = measure(scene)
+    table |= columns_of({"score": {7: 1 / 3}}, table["object"])
     read = parquet.read_table(save_measurements(table, tmp_path / "a.parquet"))
     assert read.column_names == list(table)
     for name, column in table.items():

@@ -11,7 +11,7 @@ import pytest
 from skimage.draw import disk, ellipse
 
 from napari_sam.errors import FileError, InputError
-from napari_sam.writers.measurements import measure, save_measurements
+from napari_sam.writers.measurements import columns_of, measure, save_measurements
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +82,8 @@ def test_measures_each_channel(labels: NDArray[np.uint32]) -> None:
 
 
 def test_adds_columns_by_object_id(labels: NDArray[np.uint32]) -> None:
-    table = measure(labels, extra={"predicted_iou": {7: 0.9, 12: 0.8}})
+    table = measure(labels)
+    table |= columns_of({"predicted_iou": {7: 0.9, 12: 0.8}}, table["object"])
     assert row(table, "rectangle")["predicted_iou"] == 0.9
     assert math.isnan(row(table, "disk")["predicted_iou"])
 
@@ -118,7 +119,8 @@ def test_refuses_what_does_not_fit(arguments: tuple[Any, ...], message: str) -> 
 
 
 def test_saves_csv(labels: NDArray[np.uint32], tmp_path: Path) -> None:
-    table = measure(labels, pixel_size_um=0.1, extra={"stability": {7: 1 / 3}})
+    table = measure(labels, pixel_size_um=0.1)
+    table |= columns_of({"stability": {7: 1 / 3}}, table["object"])
     path = save_measurements(table, tmp_path / "größe 1.csv")
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

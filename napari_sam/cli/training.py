@@ -49,7 +49,12 @@ def train(
         "device": device,
         **o.read_settings(setting or []),
     }
-    typer.echo(run(train_job(read_config(config, **changes))))
+    try:
+        weights = run(train_job(read_config(config, **changes)))
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(weights)
 
 
 def evaluate(

@@ -254,8 +254,8 @@ class _Folder:
         for kind, files in (("image", self.images), ("labels", self.labels)):
             if name not in files:
                 raise FormatError(
-                    f"{self.path} has no {kind} {name} ({', '.join(IMAGE_ENDINGS)}); "
-                    "an image and its labels have the same name"
+                    f"{self.path} has no {kind} {name}; an image and its labels have "
+                    "the same name, up to the ending"
                 )
         labels = self.labels[name]
         if labels.suffix.lower() in _LOSSY:
@@ -270,13 +270,17 @@ class _Folder:
 
 def _from_folder(path: Path) -> list[AnnotatedImage]:
     folder = _read_folder(path)
-    if not folder.images:
+    names = sorted(folder.images.keys() & folder.labels.keys())
+    if not names:
         raise FormatError(
-            f"{path} holds no annotated images; expected images/ and labels/ with "
+            f"{path} holds no images with labels; expected images/ and labels/ with "
             "files of the same names, or NAME.tif beside NAME.labels.tif or "
             "NAME_masks.tif, or an index.csv"
         )
-    names, dataset = sorted(folder.images), path.resolve().name
+    if without := sorted(folder.images.keys() - folder.labels.keys()):
+        some = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
+        _warn(f"{path}: {len(without)} images without labels are left out: {some}")
+    dataset = path.resolve().name
     return [folder.annotated(name, dataset=dataset, modality="") for name in names]
 
 
@@ -286,6 +290,7 @@ def _read_folder(path: Path) -> _Folder:
         return _Folder(path, _by_stem(path / "images"), _unmarked(named) | named)
     named = _by_stem(path)
     labels = _unmarked(named)
+    # what else lies there may be pictures or tables that were made of images
     images = {stem.removesuffix(_IMAGE_MARK): file for stem, file in named.items()}
     return _Folder(path, {n: f for n, f in images.items() if n in labels}, labels)
 

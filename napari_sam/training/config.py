@@ -49,6 +49,7 @@ FINE_TUNING: Mapping[str, Any] = {
     "scene_share": 0.0,
     "focal_weight": 5.0,
     "proposal_weight": 1.5,
+    "checkpoint_every_s": 30.0,
 }
 """What `read_config` takes, instead of the defaults of `TrainConfig`, for a training
 that starts from weights: a few minutes on a CPU for a few images (ours, measured)."""

@@ -53,6 +53,7 @@ logger = logging.getLogger(__name__)
 # convolution of three.
 MIN_ROWS, MIN_COLUMNS = 16, 32
 
+CURVES_FILE = "curves.csv"
 CURVES = ("loss", "dice", "iou", "iou_error", "proposal", "votes", "centre", "gradient")
 
 
@@ -96,6 +97,7 @@ def train(config: TrainConfig) -> Job[Path]:
             prefetch_factor=4 if config.workers else None,
             worker_init_fn=_one_thread,
         )
+        _forget_curves(config.output / CURVES_FILE, state.step)
         saved = time.monotonic()
         for batch in loader:
             curves = train_step(state, batch, config)
@@ -378,7 +380,7 @@ def _save(state: TrainingState, config: TrainConfig) -> Path:
 
 
 def _log(state: TrainingState, curves: dict[str, float], config: TrainConfig) -> None:
-    path = config.output / "curves.csv"
+    path = config.output / CURVES_FILE
     is_new = not path.is_file()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -387,6 +389,15 @@ def _log(state: TrainingState, curves: dict[str, float], config: TrainConfig) ->
         row = [f"{curves.get(name, math.nan):.5g}" for name in CURVES]
         rate = config.learning_rate * schedule(state.step - 1, config)
         writer.writerow((state.step, f"{time.time():.1f}", f"{rate:.4g}", *row))
+
+
+def _forget_curves(path: Path, step: int) -> None:
+    """Drop the lines of steps after the last checkpoint; they are done again."""
+    if path.is_file():
+        head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        done = {str(number) for number in range(1, step + 1)}
+        kept = [line for line in lines if line.partition(",")[0] in done]
+        path.write_text("".join([head, *kept]), encoding="utf-8")
 
 
 def _one_thread(worker: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import tifffile
@@ -11,6 +11,7 @@ import tifffile
 from napari_sam import run
 from napari_sam.training.evaluate import EvaluateConfig
 from napari_sam.training.evaluate import evaluate as evaluate_job
+from napari_sam.training.loop import train_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_sam.training.loop import TrainingState
     from tests.cli.conftest import Ended
 
 TINY = """
@@ -78,6 +80,31 @@ def test_wrong_settings_are_reported(
     ended = cli("train", "--config", config, "-o", "run", *arguments)
     assert ended.status == 2
     assert message in ended.err
+
+
+def test_a_training_that_is_interrupted_says_how_to_go_on(
+    cli: Callable[..., Ended],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(TINY + "steps: 3\ncheckpoint_every_s: 999\n")
+    arguments = ("train", "--config", config, "--data", data, "-o", "run")
+
+    def step(state: TrainingState, *given: Any) -> dict[str, float]:
+        if state.step == 2:
+            raise KeyboardInterrupt
+        return train_step(state, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_sam.training.loop.train_step", step)
+        ended = cli(*arguments)
+    assert ended.status == 130
+    assert "the same command goes on" in ended.err
+    assert cli(*arguments).status == 0
+    curves = (tmp_path / "run" / "curves.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in curves] == ["step", "1", "2", "3"]
 
 
 def test_evaluate_prints_and_saves_what_the_library_measures(

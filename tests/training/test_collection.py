@@ -143,6 +143,17 @@ def test_labels_may_lie_beside_their_images(tmp_path):
     ]
 
 
+def test_images_without_labels_are_left_out_with_a_word(tmp_path):
+    for name in ("images/a.tif", "images/b.tif", "images/c.tif", "labels/b.tif"):
+        touch(tmp_path / name)
+    with pytest.warns(NapariSamWarning, match="2 images without labels .*: a, c"):
+        images = list_images(tmp_path)
+    assert [image.name for image in images] == ["b"]
+    (tmp_path / "labels" / "b.tif").unlink()
+    with pytest.raises(FormatError, match="no images with labels"):
+        list_images(tmp_path)
+
+
 def test_a_folder_of_labels_may_be_called_masks(tmp_path):
     touch(tmp_path / "images" / "a_masks.tif")  # its name is no mark here
     touch(tmp_path / "masks" / "a_masks.tif")

@@ -183,7 +183,7 @@ def embed(out: Path, side: int, weights: str) -> None:
     model = load_ours(out / weights if weights.endswith(".pth") else weights)
     store = out / f"store_{Path(weights).stem}"
     clock = Clock()
-    model.encode = clock.apart(model.encode)  # type: ignore[method-assign]
+    model.encode = clock.apart(model.encode)
     embedding = open_plane(out / f"slide{side}.tif", model, cache=EmbeddingCache(store))
     run(embedding.fill(), progress=False)
     clock.report(f"napari_sam embed {weights}", len(embedding.grid), store)
@@ -199,7 +199,7 @@ def reopen(out: Path, side: int, weights: str) -> None:
     model = load_ours(out / weights if weights.endswith(".pth") else weights)
     store = out / f"store_{Path(weights).stem}"
     clock = Clock()
-    model.encode = clock.apart(model.encode)  # type: ignore[method-assign]
+    model.encode = clock.apart(model.encode)
     embedding = open_plane(out / f"slide{side}.tif", model, cache=EmbeddingCache(store))
     Predictor(model, embedding).predict(Prompts(points=[[side // 2, side // 2]]))
     clock.report(f"napari_sam reopen and click {weights}", len(embedding.grid), store)

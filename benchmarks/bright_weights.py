@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ def _channels() -> Tensor:
     return torch.cat([waves, waves + 128])
 
 
-def _set_positions(sam: Sam) -> None:
+def _set_positions(sam: Any) -> None:
     """Spread the waves evenly over a Gaussian, for less noise than random ones."""
     n = torch.arange(N_WAVES)
     radius = (-2 * torch.log1p(-(n + 0.5) / N_WAVES)).sqrt() / (2 * math.pi * REACH)
@@ -75,7 +76,7 @@ def _set_positions(sam: Sam) -> None:
     sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix[:, :N_WAVES] = waves
 
 
-def _set_encoder(sam: Sam) -> None:
+def _set_encoder(sam: Any) -> None:
     encoder = sam.image_encoder
     encoder.pos_embed.zero_()
     positions = sam.prompt_encoder.dense_pe()[0, _channels()]
@@ -94,7 +95,7 @@ def _set_encoder(sam: Sam) -> None:
     encoder.neck[2].weight[same, same, 1, 1] = 1
 
 
-def _set_prompts(sam: Sam) -> None:
+def _set_prompts(sam: Any) -> None:
     prompts = sam.prompt_encoder
     for kind, value in enumerate((-50.0, 50.0, 25.0, 25.0)):
         prompts.point_embeddings[kind].weight[0, TYPE] = value
@@ -108,7 +109,7 @@ def _set_prompts(sam: Sam) -> None:
     down[6].weight[MASK, :2, 0, 0] = torch.tensor([1.0, -1.0])
 
 
-def _set_tokens(sam: Sam) -> None:
+def _set_tokens(sam: Any) -> None:
     """Let every token be the position of the prompts: points before corners."""
     attention = sam.mask_decoder.transformer.layers[0].self_attn
     heads = torch.arange(8) * 32
@@ -120,7 +121,7 @@ def _set_tokens(sam: Sam) -> None:
     attention.out_proj.weight.copy_(torch.eye(256))
 
 
-def _set_masks(sam: Sam) -> None:
+def _set_masks(sam: Any) -> None:
     decoder, waves = sam.mask_decoder, torch.arange(WAVES)
     first, norm, _, second, _ = decoder.output_upscaling
     light, mask = 2 * WAVES, 2 * WAVES + 8

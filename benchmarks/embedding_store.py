@@ -57,7 +57,7 @@ def measure_plane(store: Path) -> NDArray[np.float32]:
         encoder_s += time.perf_counter() - start
         return encoded
 
-    model.encode = timed
+    model.encode = timed  # type: ignore[method-assign,assignment]
     embedding = open_plane(plane, model, cache=EmbeddingCache(store))
     start = time.perf_counter()
     run(embedding.fill())

@@ -76,8 +76,10 @@ def small_network() -> Sam:
     """Return a network of crops of 1024 px that encodes one in 30 ms."""
     torch.manual_seed(0)
     encoder = ConvConfig((8, 8, 8, 8), (0, 0, 0, 0))
-    sizes = {"embed_dim": 32, "decoder_heads": 4, "decoder_mlp_dim": 64}
-    return Sam(SamConfig("small", encoder, **sizes)).eval()
+    config = SamConfig(
+        "small", encoder, embed_dim=32, decoder_heads=4, decoder_mlp_dim=64
+    )
+    return Sam(config).eval()
 
 
 def prompts(n: int) -> Values:

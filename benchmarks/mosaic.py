@@ -57,7 +57,7 @@ def write_mosaic(
 
     def tiles() -> Iterator[NDArray[np.uint8]]:
         for _ in range((-(-side // TILE)) ** 2):
-            tile = np.rot90(choices[rng.integers(len(choices))], rng.integers(4))
+            tile = np.rot90(choices[rng.integers(len(choices))], int(rng.integers(4)))
             yield np.ascontiguousarray(tile[::-1] if rng.random() < 0.5 else tile)
 
     tifffile.imwrite(

@@ -138,7 +138,7 @@ def measure_opening(viewer: napari.Viewer) -> tuple[SegmentAnything, Pulse]:
     viewer.window.add_dock_widget(dock, name="Segment Anything")
     QApplication.processEvents()
     say("open the dock", [1e3 * (time.perf_counter() - start)])
-    wait_for(lambda: dock.bridge.prompts.tool == "points")
+    wait_for(lambda: getattr(dock.bridge.prompts, "tool", None) == "points")
     say("  and until it takes clicks", [1e3 * (time.perf_counter() - start)])
     from napari_sam.widgets.save_panel import SavePanel
 
@@ -212,7 +212,8 @@ def measure_large(viewer: napari.Viewer, dock: SegmentAnything) -> None:
     dock.network.completes = False
     panel = dock.panel(PromptPanel)
     rng = np.random.default_rng(0)
-    keeps, undos = [], []
+    keeps: list[tuple[float, float]] = []
+    undos: list[tuple[float, float]] = []
     for _ in range(N_COMMITS):
         y, x = rng.integers(10_300, 10_700, 2).tolist()
         click(dock, (y, x))

@@ -92,7 +92,8 @@ def stitch_one(side: int, weights: str, out: Path) -> dict[str, Any]:
     stitched = time.perf_counter()
     source = open_image(np.broadcast_to(np.uint8(0), (side, side)))
     opened = OpenedFile(source, ImageOptions(), Intensity((0,), ((0, 1),)), grid)
-    write_results(opened, [painting], grid, Outputs(out / f"discs{side}.labels.tif"))
+    to = Outputs(out / f"discs{side}.labels.tif")
+    write_results(opened, [painting], grid, to, made_by={})
     return {
         "crops": len(grid),
         "objects": len(painting),

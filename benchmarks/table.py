@@ -38,7 +38,7 @@ from tests.model.test_tiny_vit import renamed, trunk
 from tests.reference import load, randomise, reference_sam
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from torch import Tensor
 
@@ -233,7 +233,7 @@ def automatic(how: Setting) -> Iterator[Row]:
         def search(embedding: Tensor = embedding) -> list[Candidate]:
             whole = Box.whole((SIZE, SIZE))
             work = grid_candidates(ours, lambda _: embedding, crop, whole, mode)
-            return run(work, progress=False)
+            return _result(work)
 
         found, ours_s = _timed(search, clock)
         agreed = sum(
@@ -373,8 +373,7 @@ def gpu(how: Setting) -> Iterator[Row]:
 
         def search() -> None:
             whole = Box.whole((SIZE, SIZE))
-            work = grid_candidates(model, plane.of, crop, whole, mode)
-            run(work, progress=False)
+            _result(grid_candidates(model, plane.of, crop, whole, mode))
 
         for _ in range(3):
             predictor.predict(point)
@@ -420,6 +419,15 @@ def _timed(work: Callable[[], Any], clock: Callable[[], float]) -> tuple[Any, fl
     result = work()
     synchronise()
     return result, clock() - start
+
+
+def _result(work: Generator[None, None, list[Candidate]]) -> list[Candidate]:
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            found: list[Candidate] = stop.value
+            return found
 
 
 def _fresh(module: str) -> str:

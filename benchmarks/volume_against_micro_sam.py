@@ -38,7 +38,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.against_micro_sam import load_ours, load_theirs, peak_mib, run_alone
+from benchmarks.against_micro_sam import load_ours, load_theirs, run_alone
+from benchmarks.process import peak_mib
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,8 +176,8 @@ def ours(out: str, weights: str, points_per_side: str, without_blocks: str) -> N
         "intensity": as_it_is,
     }
     counted = Counted("napari_sam")
-    model.encode = counted.encoder(model.encode)  # type: ignore[method-assign]
-    model.decode = counted.decoder(model.decode)  # type: ignore[method-assign]
+    model.encode = counted.encoder(model.encode)
+    model.decode = counted.decoder(model.decode)
 
     for z in range(len(volume)):
         run(open_plane(image, model, plane=(0, z), **seen).fill(), progress=False)
@@ -251,8 +252,8 @@ def theirs(out: str, weights: str, points_per_side: str, without_blocks: str) ->
 
 
 def _keep(path: str, labels: Any, objects: dict[int, NDArray[np.bool_]]) -> None:
-    numbers = {str(number): mask for number, mask in objects.items()}
-    np.savez_compressed(path, labels=np.asarray(labels).astype(np.int64), **numbers)
+    arrays: dict[str, Any] = {str(number): mask for number, mask in objects.items()}
+    np.savez_compressed(path, labels=np.asarray(labels).astype(np.int64), **arrays)
 
 
 def _judge(path: Path, truth: NDArray[Any]) -> None:

@@ -182,6 +182,7 @@ def measure_search(dock: SegmentAnything, pulse: Pulse) -> None:
     pulse.reset()
     start = time.perf_counter()
     say_both("start a search", [timed(lambda: panel.find("plane"))])
+    pulse.say()
     pulse.reset()
     wait_for(lambda: panel._task is None)  # noqa: SLF001
     wait_for(lambda: bool(panel.choice.objects))

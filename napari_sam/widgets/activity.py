@@ -26,6 +26,7 @@ class Activity:
         self._what = what
         self._bar: Any = None
         self._begun = 0.0
+        self._is_making = False
 
     def begin(self) -> None:
         """Note when the work began; a bar comes if it takes longer."""
@@ -37,13 +38,27 @@ class Activity:
         if not self._begun or not total:
             return
         if self._bar is None:
-            if time.monotonic() - self._begun < _SHORT_S:
+            if self._is_making or time.monotonic() - self._begun < _SHORT_S:
                 return
-            # where there is no window, tqdm would write into the terminal
-            self._bar = progress(desc=self._what, total=total, file=io.StringIO())
+            self._make(total)
+            if self._bar is None:
+                return
         if self._bar.total != total:
             self._bar.total = total
         self._bar.update(done - self._bar.n)
+
+    def _make(self, total: int) -> None:
+        """Make the bar; napari runs the event loop meanwhile, so steps go on."""
+        begun, self._is_making = self._begun, True
+        try:
+            # where there is no window, tqdm would write into the terminal
+            bar = progress(desc=self._what, total=total, file=io.StringIO())
+        finally:
+            self._is_making = False
+        if begun == self._begun:
+            self._bar = bar
+        else:  # the work has ended, or other work has begun
+            bar.close()
 
     def end(self, told: str = "") -> None:
         """Take the bar away.

@@ -314,8 +314,12 @@ class AutomaticPanel(QWidget):
             layer is not None and self._parts.viewer.layers.selection.active is layer
         )
         self.candidates.clear()
+        if was_active:  # in a turn of its own, as above
+            QTimer.singleShot(0, self._point_again)
+
+    def _point_again(self) -> None:
         prompts = self._parts.bridge.prompts
-        if was_active and prompts is not None:
+        if self.candidates.layer is None and prompts is not None:
             prompts.use("points")
 
     def _clicked(self, _layer: Any, event: Any) -> Iterator[None]:

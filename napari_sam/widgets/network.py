@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from napari_sam.errors import NapariSamError
+from napari_sam.widgets.torch_library import load_torch_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +83,7 @@ class Network:
         """
 
         def work() -> Planes:
+            load_torch_library()
             # imports hold up the window, so those of a search are made now, too
             from napari_sam.engine import candidates, complete  # noqa: F401
             from napari_sam.engine.planes import Planes

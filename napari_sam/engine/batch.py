@@ -31,7 +31,6 @@ from napari_sam.engine.records import made_by
 from napari_sam.engine.results import without_overlay, write_results
 from napari_sam.engine.spool import Spool
 from napari_sam.errors import DeviceError, InputError, NapariSamError
-from napari_sam.tiling import CropGrid
 from napari_sam.writers.atomic import make_folder
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from napari_sam.cache import EmbeddingCache
     from napari_sam.engine.embed import PlaneEmbedding
     from napari_sam.model import Sam
+    from napari_sam.tiling import CropGrid
 
 Place: TypeAlias = tuple[int, int, int]
 """(frame, slice, crop)."""
@@ -154,7 +154,7 @@ def segment_file(  # noqa: PLR0913 - an image, a model, and how
     recipe = Recipe.of(
         opened, model, config or AutomaticConfig(), weights or model.name
     )
-    opened = replace(opened, grid=_grid(recipe, opened))
+    opened = replace(opened, grid=recipe.grid.crops(opened.source.plane_shape))
     outputs = without_overlay(opened, outputs)
     n_objects, failed, was_done = yield from _segment_opened(
         opened, recipe, outputs, model, workers, cache
@@ -266,7 +266,7 @@ def _segment_opened(
     """Return the number of objects, crops that failed, and if all was there already."""
     manifest = _manifest(recipe, outputs)
     spools = _spools(manifest, opened, outputs)
-    grid = _grid(recipe, opened)
+    grid = recipe.grid.crops(opened.source.plane_shape)
     todo = _todo(manifest, spools, opened, grid, outputs)
     if not todo and manifest.n_objects is not None and _are_there(outputs):
         return manifest.n_objects, (), True
@@ -307,11 +307,6 @@ def _manifest(recipe: Recipe, outputs: Outputs) -> Manifest:
         check_free(outputs)
     make_folder(outputs.labels.parent)
     return Manifest.open(outputs.manifest, recipe.key)
-
-
-def _grid(recipe: Recipe, opened: OpenedFile) -> CropGrid:
-    cut = recipe.grid
-    return CropGrid(opened.source.plane_shape, cut.size, cut.halo, cut.scale)
 
 
 def _spools(

@@ -1,4 +1,4 @@
-"""Logits of a crop to masks in pixels of the plane, in their box alone.
+"""Logits of a crop to masks in pixels of the plane, in their box alone, and back.
 
 A crop at a small scale shows more of the plane than memory should hold as numbers:
 masks are enlarged band by band, and only where they are.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch.nn import functional
 
 from napari_sam.masks import boxes_of
@@ -34,6 +35,10 @@ _FRACTION = (np.arange(CELL) + 0.5) / CELL
 _LINEAR = np.stack([1 - _FRACTION, _FRACTION])
 _BILINEAR = np.kron(_LINEAR, _LINEAR).astype(np.float32)
 _CORNERS = tuple(product(range(2), repeat=2))
+
+# Logits of a given mask: sure inside and outside, undecided at the border (ours; the
+# decoder's own answers reach about +-15).
+_SURE = 8.0
 
 
 def input_logits(
@@ -262,6 +267,41 @@ def over_one_box(
         if mask.any():
             joined[box.shift(-y0, -x0).slices] = mask
     return Box(y0, x0, y1, x1), masks
+
+
+def mask_logits(
+    box: Box, mask: NDArray[np.bool_], crop: Crop, size: int, frame: int
+) -> NDArray[np.float32]:
+    """Write a mask of the plane as a mask prompt of a crop.
+
+    Parameters
+    ----------
+    box : Box
+        Where the mask lies, in plane pixels.
+    mask : (h, w) array of bool
+    crop : Crop
+        The crop that shall answer.
+    size : int
+        Side of the mask prompt, in its own pixels.
+    frame : int
+        Side of the input frame, in input pixels.
+
+    Returns
+    -------
+    (size, size) float32 array
+        Logits: +-8, linear through 0 over the pixels at the border.
+    """
+    # centres of the prompt's pixels, in the input frame and in the box
+    centres = (np.arange(size) + 0.5) * frame / size - 0.5
+    places = crop.to_plane(np.stack([centres, centres], axis=1)) - (box.y0, box.x0)
+    touched = (places > -1) & (places < box.shape)
+    soft = np.zeros((size, size), np.float32)
+    near = [places[touched[:, axis], axis] for axis in range(2)]
+    soft[np.ix_(*touched.T)] = ndimage.map_coordinates(
+        mask.astype(np.float32), np.meshgrid(*near, indexing="ij"), order=1, cval=0.0
+    )
+    logits: NDArray[np.float32] = (2 * soft - 1) * np.float32(_SURE)
+    return logits
 
 
 def extent(mask: NDArray[np.bool_]) -> Box:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
 from skimage.feature import peak_local_max
 
+from napari_sam.engine.enlarge import mask_logits
 from napari_sam.errors import InputError
 from napari_sam.link.regions import overlap_score
 from napari_sam.masks import Candidate, boundary_depth
@@ -20,12 +21,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_sam.engine.predict import Prediction
+    from napari_sam.engine.predict import Prediction, Predictor
     from napari_sam.engine.stack_planes import StackPlanes
     from napari_sam.tiling import Crop
-
-# Logits of a probability of 0.999: what the decoder takes for a sure mask.
-_SURE = 6.9
 
 # Box prompts leave a little room, as share of the object's size (ours).
 _ROOM = 0.05
@@ -189,8 +187,7 @@ class Follower:
         predictor = self.planes.predictor(i)
         crop = predictor.crop_for(prompts)
         if earlier is not None and prompts.mask is None:
-            config = predictor.model.config
-            logits = mask_prompt(earlier, crop, config.mask_size, config.image_size)
+            logits = _as_prompt(earlier, crop, predictor)
             prompts = Prompts(prompts.points, prompts.positive, prompts.boxes, logits)
         prediction = predictor.predict(prompts, crop=crop)
         return _candidate(prediction, prediction.best)
@@ -315,8 +312,8 @@ class Follower:
             [True] + [False] * len(forbidden),
             [wide.y0, wide.x0, wide.y1, wide.x1],
         )
-        config, crop = predictor.model.config, predictor.crop_for(prompts)
-        logits = mask_prompt(expected, crop, config.mask_size, config.image_size)
+        crop = predictor.crop_for(prompts)
+        logits = _as_prompt(expected, crop, predictor)
         full = Prompts(prompts.points, prompts.positive, prompts.boxes, logits)
         self.planes.encode(crop, slices)
         return predictor.predict(full, multimask=True, crop=crop)
@@ -448,38 +445,9 @@ def _valley(contrasts: Sequence[float], clearest: float) -> int | None:
     return None
 
 
-def mask_prompt(
-    found: Candidate, crop: Crop, size: int, image_size: int
-) -> NDArray[np.float32]:
-    """Return a mask as the logits that the decoder takes with a crop.
-
-    Parameters
-    ----------
-    found : Candidate
-        The mask, in plane pixels.
-    crop : Crop
-        The crop that shall answer.
-    size : int
-        Side of the logits.
-    image_size : int
-        Side of the input frame that they cover.
-
-    Returns
-    -------
-    (size, size) float32 array
-    """
-    cells = (np.arange(size) + 0.5) * image_size / size - 0.5
-    places = crop.to_plane(np.stack([cells, cells], axis=1))
-    rows, columns = np.floor(places + 0.5).astype(int).T
-    box = found.box
-    rows_in, columns_in = (
-        (rows >= box.y0) & (rows < box.y1),
-        ((columns >= box.x0) & (columns < box.x1)),
-    )
-    logits = np.full((size, size), -_SURE, np.float32)
-    inside = found.mask[np.ix_(rows[rows_in] - box.y0, columns[columns_in] - box.x0)]
-    logits[np.ix_(rows_in, columns_in)] = np.where(inside, _SURE, -_SURE)
-    return logits
+def _as_prompt(found: Candidate, crop: Crop, predictor: Predictor) -> NDArray[Any]:
+    config = predictor.model.config
+    return mask_logits(found.box, found.mask, crop, config.mask_size, config.image_size)
 
 
 def _is_positive(prompts: Prompts) -> bool:

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.complete import complete_many
 from napari_sam.engine.embed import default_grid, open_plane
+from napari_sam.engine.enlarge import mask_logits
 from napari_sam.engine.predict import Predictor
 from napari_sam.engine.request import PredictResult
 from napari_sam.engine.stack_planes import open_stack
@@ -25,7 +25,7 @@ from napari_sam.settings import get_settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_sam.engine.draft import PlaneMask, Question
+    from napari_sam.engine.draft import Question
     from napari_sam.engine.embed import PlaneEmbedding
     from napari_sam.engine.jobs import Job
     from napari_sam.engine.predict import Prediction
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     from napari_sam.tiling import Crop, CropGrid
 
 _KEPT = 8  # planes; each keeps a few crops of 4 MiB in memory
-
-# Logits of a given mask: sure inside and outside, undecided at the border (ours; the
-# decoder's own answers reach about +-15).
-_SURE = 8.0
 
 
 class Planes:
@@ -196,39 +192,6 @@ class Planes:
         return complete_many(predictor, prompts, wanted.predictions)
 
 
-def mask_logits(
-    known: PlaneMask, crop: Crop, size: int, frame: int
-) -> NDArray[np.float32]:
-    """Write a mask of the plane as a mask prompt of a crop.
-
-    Parameters
-    ----------
-    known : PlaneMask
-    crop : Crop
-    size : int
-        Side of the mask prompt, in its own pixels.
-    frame : int
-        Side of the input frame, in input pixels.
-
-    Returns
-    -------
-    (size, size) float32 array
-        Logits: +-8, linear through 0 over the pixels at the border.
-    """
-    # centres of the prompt's pixels, in the input frame and in the plane
-    centres = (np.arange(size) + 0.5) * frame / size - 0.5
-    places = crop.to_plane(np.stack([centres, centres], axis=1)) - (
-        known.box.y0,
-        known.box.x0,
-    )
-    rows, columns = np.meshgrid(places[:, 0], places[:, 1], indexing="ij")
-    soft = ndimage.map_coordinates(
-        known.mask.astype(np.float32), [rows, columns], order=1, cval=0.0
-    )
-    logits: NDArray[np.float32] = ((2 * soft - 1) * _SURE).astype(np.float32)
-    return logits
-
-
 def _refined(predictor: Predictor, question: Question) -> Prediction:
     """Begin with an earlier answer, or with a mask of the object."""
     prompts, feedback, known = question.prompts, question.feedback, question.mask
@@ -240,7 +203,9 @@ def _refined(predictor: Predictor, question: Question) -> Prediction:
     edges = (known.box.y0, known.box.x0, known.box.y1, known.box.x1)
     crop = predictor.crop_for(Prompts(prompts.points, prompts.positive, edges))
     config = predictor.model.config
-    logits = mask_logits(known, crop, config.mask_size, config.image_size)
+    logits = mask_logits(
+        known.box, known.mask, crop, config.mask_size, config.image_size
+    )
     return predictor.predict(_with_mask(prompts, logits), crop=crop)
 
 

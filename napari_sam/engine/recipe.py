@@ -62,6 +62,10 @@ class Cut:
     halo: int
     scale: float | None
 
+    def crops(self, plane_shape: tuple[int, int]) -> CropGrid:
+        """Cut planes of a shape."""
+        return CropGrid(plane_shape, self.size, self.halo, self.scale)
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -196,9 +200,7 @@ class Recipe:
             Another place of the image.
         """
         source = open_source(path or Path(self.image), self.options)
-        grid = CropGrid(
-            source.plane_shape, self.grid.size, self.grid.halo, self.grid.scale
-        )
+        grid = self.grid.crops(source.plane_shape)
         return OpenedFile(source, self.options, self.intensity, grid)
 
     def changes(self, opened: OpenedFile, model: Sam) -> list[str]:

@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from napari_sam.engine.enlarge import (
     extent,
     input_logits,
+    mask_logits,
     over_one_box,
     plane_logits,
     plane_mask,
     unscaled_mask,
 )
 from napari_sam.masks import stability_scores
-from napari_sam.tiling import Box, Crop
+from napari_sam.tiling import Box, Crop, CropGrid
 
 
 def plane_masks(logits, crop, origin=(0, 0)):
@@ -168,3 +169,27 @@ def test_a_part_of_the_plane_is_the_whole_cut_out(centres, plane):
         assert (found != (whole > level)).float().mean() < 1e-4
     if len(centres) == 1:
         assert part.numel() < whole.numel() / 3
+
+
+def test_a_mask_prompt_lies_where_the_mask_lies():
+    box = Box(100, 200, 612, 712)  # of 512 px, enlarged twice
+    crop = Crop(-1, -1, -1, box, box, (1024, 1024))
+    known = Box(228, 328, 356, 584)
+    logits = mask_logits(known, np.ones(known.shape, bool), crop, 256, 1024)
+    inside = np.zeros((256, 256), bool)
+    inside[64:128, 64:192] = True  # quarters and halves of the crop
+    np.testing.assert_array_equal(logits > 0, inside)
+    assert (logits[70:120, 70:180] == 8).all()
+    assert (logits[:60] == -8).all()
+
+
+@pytest.mark.parametrize("box", [Box(8, 10, 12, 16), Box(-2, 28, 2, 34)])
+def test_a_mask_prompt_is_the_mask_where_pixels_are_its_own(box):
+    crop = CropGrid((32, 32), size=128, halo=16)[0]
+    mask = np.ones(box.shape, bool)
+    mask[2, 0] = False
+    expected = np.full((48, 48), -8, np.float32)
+    inside = box.shift(8, 8)
+    expected[inside.slices][mask] = 8
+    logits = mask_logits(box, mask, crop, 32, 128)
+    np.testing.assert_allclose(logits, expected[8:40, 8:40], atol=1e-4)

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from napari_sam.cache import EmbeddingCache
-from napari_sam.engine.follow import mask_prompt
 from napari_sam.engine.jobs import run
 from napari_sam.engine.propagate import (
     PropagateConfig,
@@ -287,16 +286,6 @@ def test_crops_follow_the_object():
     for z in range(10):
         np.testing.assert_array_equal(found.mask(z, (120, 120)), truth[z] == 1)
     assert oracle.n_encoded == 10
-
-
-def test_a_mask_becomes_logits_of_its_crop():
-    crop = CropGrid((32, 32), size=128, halo=16)[0]
-    mask = np.ones((4, 6), bool)
-    mask[0, 0] = False
-    logits = mask_prompt(Candidate(Box(8, 10, 12, 16), mask), crop, 32, 128)
-    expected = np.zeros((32, 32), bool)
-    expected[8:12, 10:16] = mask
-    np.testing.assert_array_equal(logits > 0, expected)
 
 
 class Shaded(StackOracle):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from napari_sam.engine import objects
-from napari_sam.engine.draft import PlaneMask, Shape
-from napari_sam.engine.planes import Planes, mask_logits
+from napari_sam.engine.draft import Shape
+from napari_sam.engine.planes import Planes
 from napari_sam.engine.request import PlaneView
 from napari_sam.engine.saved_session import Snapshot, read_session
 from napari_sam.engine.session import Session
@@ -18,7 +18,6 @@ from napari_sam.errors import FormatError, InputError, MissingFileError
 from napari_sam.images import ImageSource
 from napari_sam.labels import ArrayLabels
 from napari_sam.prompts import read_prompts
-from napari_sam.tiling import Box, Crop
 from tests.engine.discs import DiscPlanes
 
 if TYPE_CHECKING:
@@ -179,18 +178,6 @@ def test_areas_and_lines_ask_with_points_in_them(desk: Desk) -> None:
     # five points at 3, 9, 15, 21 and 27 of the 30 px
     expected = [[20, 53], [20, 59], [20, 65], [21, 70], [27, 70]]
     np.testing.assert_allclose(scribble.prompts.points, expected, atol=1e-4)
-
-
-def test_a_mask_prompt_lies_where_the_mask_lies() -> None:
-    box = Box(100, 200, 612, 712)  # of 512 px, enlarged twice
-    crop = Crop(-1, -1, -1, box, box, (1024, 1024))
-    known = PlaneMask(Box(228, 328, 356, 584), np.ones((128, 256), bool))
-    logits = mask_logits(known, crop, 256, 1024)
-    inside = np.zeros((256, 256), bool)
-    inside[64:128, 64:192] = True  # quarters and halves of the crop
-    np.testing.assert_array_equal(logits > 0, inside)
-    assert (logits[70:120, 70:180] == 8).all()
-    assert (logits[:60] == -8).all()
 
 
 def test_committed_objects_are_protected_unless_told_otherwise(desk: Desk) -> None:

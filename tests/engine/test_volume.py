@@ -90,7 +90,7 @@ def test_files_come_out(movie, tmp_path):
     linked = open_image(tmp_path / "a.linked.tif")
     assert linked.axes == "TZYX"
     assert len(np.unique(linked.read(plane=(3, 4)))) == 4
-    rows = list(csv.DictReader((tmp_path / "a.tracks.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "a.tracks.csv").read_text().splitlines()))
     assert len(rows) == 10
     lines = (tmp_path / "a_RES" / "res_track.txt").read_text().splitlines()
     assert lines == ["1 0 3 0", "2 0 3 0", "3 2 3 0"]

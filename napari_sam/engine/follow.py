@@ -138,9 +138,17 @@ class Follower:
         self.forbidden = forbidden
 
     def prompted(
-        self, i: int, prompts: Prompts, earlier: Candidate | None = None
+        self,
+        i: int,
+        prompts: Prompts,
+        earlier: Candidate | None = None,
+        known: Candidate | None = None,
     ) -> Candidate:
         """Return the object that prompts of this slice show.
+
+        A point beside an earlier mask may add to it, or say that the object was lost
+        to another and is here: the answer is taken that is more like the object where
+        the user has shown it.
 
         Parameters
         ----------
@@ -150,6 +158,8 @@ class Follower:
             With something positive, or negative points that correct a mask.
         earlier : Candidate, optional
             A mask that the prompts are to correct.
+        known : Candidate, optional
+            The object in another prompted slice.
         """
         no = prompts.points[~prompts.positive]
         only_no = not _is_positive(prompts)
@@ -166,6 +176,15 @@ class Follower:
             if self._is_good(answers[-1], prompts):
                 break
         found = max(answers, key=lambda each: _obedience(each, prompts))
+        if earlier is not None and known is not None and _is_beside(prompts, earlier):
+            alone = self._answer(i, prompts, None)
+            found = max(
+                (found, alone),
+                key=lambda each: (
+                    _obedience(each, prompts)[0],
+                    _quality(self._shape_likeness(each, known), each),
+                ),
+            )
         if only_no and holds(found, no):
             found = _without(found, asked[0].points[0], no)
         if not found.area:
@@ -173,6 +192,12 @@ class Follower:
                 f"the prompts of slice {i} show nothing; add a point, or a box"
             )
         return found
+
+    def _shape_likeness(self, found: Candidate, known: Candidate) -> float:
+        """How much a mask is like another one wherever that lies, 0 to 1."""
+        if not found.area:
+            return 0.0
+        return found.iou(self._moved(known, _centre(found) - _centre(known)))
 
     def _is_good(self, found: Candidate, prompts: Prompts) -> bool:
         """Whether a mask obeys all points and would not end the object."""
@@ -448,6 +473,12 @@ def _valley(contrasts: Sequence[float], clearest: float) -> int | None:
 def _as_prompt(found: Candidate, crop: Crop, predictor: Predictor) -> NDArray[Any]:
     config = predictor.model.config
     return mask_logits(found.box, found.mask, crop, config.mask_size, config.image_size)
+
+
+def _is_beside(prompts: Prompts, mask: Candidate) -> bool:
+    """Whether a positive point lies beside a mask."""
+    points = prompts.points[prompts.positive]
+    return not all(holds(mask, point[None]) for point in points)
 
 
 def _is_positive(prompts: Prompts) -> bool:

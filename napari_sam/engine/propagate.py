@@ -482,7 +482,9 @@ def _anchor(
         found = given
     else:
         earlier = shown[index].found if index in shown else None
-        found = follower.prompted(index, given, earlier)
+        others = [each for each in known.values() if each.index != index]
+        other = min(others, key=lambda each: abs(each.index - index), default=None)
+        found = follower.prompted(index, given, earlier, other and other.found)
     _, contrast = follower.clear_part(index, found)
     return SliceResult(index, "prompted", found, contrast=contrast)
 

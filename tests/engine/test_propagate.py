@@ -169,6 +169,40 @@ def test_a_correcting_click_does_not_lose_the_object():
     assert found.slices[6].state == "prompted"
 
 
+class Sticky(StackOracle):
+    """Adds to its answers what the mask prompt holds."""
+
+    def prepare(self, embedding, masks=None, **others):
+        prepared = super().prepare(embedding, **others)
+        prepared.given = masks
+        return prepared
+
+    def decode(self, embedding, **prompts):
+        logits, ious = super().decode(embedding, **prompts)
+        if embedding.given is not None:
+            logits = torch.where(embedding.given > 0, 8.0, logits)
+        return logits, ious
+
+
+def test_a_click_beside_a_mask_adds_to_it_or_finds_a_lost_object():
+    # in slice 4 an object of 8 x 8 px is seen as two halves, beside a larger one
+    truth = box_stack(5, (1, 0, 4, 10, 4, 8, 0), (2, 0, 5, 4, 16, 14, 0))
+    truth[4, 10:14, 4:12], truth[4, 14:18, 4:12] = 1, 3
+    oracle = Sticky(truth)
+    planes = open_stack(stack_image(truth), oracle)
+    start = {0: click(13, 7)}
+    whole = np.isin(truth[4], (1, 3))
+    for shown, point, expected in (
+        (truth[4] == 1, (16, 7), whole),  # its other half
+        (truth[4] == 2, (12, 7), truth[4] == 1),  # it is here
+    ):
+        wrong = start | {4: Candidate(Box(0, 0, *SHAPE), shown).with_mask(shown)}
+        before = run(propagate_in(planes, wrong))
+        np.testing.assert_array_equal(before.mask(4, SHAPE), shown)
+        after = run(propagate_in(planes, start | {4: click(*point)}, previous=before))
+        np.testing.assert_array_equal(after.mask(4, SHAPE), expected)
+
+
 def test_two_prompted_slices_meet():
     truth = box_stack(9, (1, 0, 9, 8, 2, 8, 2))
     found, _ = follow(truth, {1: click(12, 8), 6: click(12, 18)})

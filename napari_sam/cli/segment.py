@@ -207,8 +207,10 @@ def segment(
         typer.echo("nothing to do: none of these images has failed", err=True)
         return
     sam = load_model(model, device=device, precision=precision)
+    if three_planes:
+        _only_labels(outputs, link, scheduler, workers, cache)
     if plan:
-        _print_plan(work, sam, opening, config, as_json=as_json)
+        _print_plan(work, sam, opening, config, three_planes, as_json=as_json)
         return
 
     def work_by(start: Callable[..., Job[Report]], **how: Any) -> None:
@@ -219,7 +221,6 @@ def segment(
         work_through(jobs, as_json=as_json)
 
     if three_planes:
-        _only_labels(outputs, link, scheduler, workers, cache)
         from napari_sam.engine.three_planes import three_planes_file
 
         work_by(three_planes_file)
@@ -341,6 +342,7 @@ def _print_plan(
     sam: Sam,
     options: ImageOptions,
     config: AutomaticConfig,
+    three_planes: bool,
     *,
     as_json: bool,
 ) -> None:
@@ -351,9 +353,12 @@ def _print_plan(
     seconds = 0.0
     for each, to in work:
         try:
-            image = plan_image(each.path, to, sam, each.chosen(options), config)
+            chosen = each.chosen(options)
+            image = plan_image(
+                each.path, to, sam, chosen, config, three_planes=three_planes
+            )
             if not planned:
-                seconds = time_crop(each.path, sam, each.chosen(options), config)
+                seconds = time_crop(each.path, sam, chosen, config)
         except (NapariSamError, OSError) as error:
             if len(work) == 1:
                 raise
@@ -387,10 +392,10 @@ def _plan_facts(image: PlannedImage, seconds: float) -> dict[str, Any]:
 
 
 def _plan_row(image: PlannedImage, seconds: float) -> tuple[str, ...]:
-    n_frames, n_slices, height, width = image.shape
+    height, width = image.shape[2:]
     return (
         image.path.name,
-        str(n_frames * n_slices),
+        str(image.n_planes),
         f"{height} x {width}",
         str(image.n_crops),
         str(image.n_left),

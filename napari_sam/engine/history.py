@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_sam.engine.draft import Draft
     from napari_sam.engine.records import ObjectRecord
     from napari_sam.engine.request import PlaneView
@@ -27,7 +29,7 @@ class Step:
         The prompts.
     target : LabelTarget, optional
         The labels that it concerns. Default: none.
-    edits : tuple of LabelEdit
+    edits : sequence of LabelEdit
         How they changed; empty if the user painted by hand.
     records : tuple of (int, ObjectRecord or None, ObjectRecord or None)
         Object id, its record before and after.
@@ -42,7 +44,7 @@ class Step:
     before: Draft
     after: Draft
     target: LabelTarget | None = None
-    edits: tuple[LabelEdit, ...] = ()
+    edits: Sequence[LabelEdit] = ()
     records: tuple[tuple[int, ObjectRecord | None, ObjectRecord | None], ...] = ()
     used: dict[tuple[object, PlaneIndex], Draft] = field(default_factory=dict)
     changes_pixels: bool = False

@@ -15,11 +15,13 @@ from napari_sam.engine.files import ImageOptions, Outputs, open_file
 from napari_sam.engine.jobs import Step, run
 from napari_sam.engine.manifest import Manifest
 from napari_sam.engine.recipe import Recipe
+from napari_sam.engine.three_planes import cut_planes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_sam.engine.automatic import AutomaticConfig
+    from napari_sam.engine.files import OpenedFile
     from napari_sam.model import Sam
 
 
@@ -33,8 +35,10 @@ class PlannedImage:
         The file.
     shape : tuple of int
         (frames, slices, height, width).
+    n_planes : int
+        Planes that are used.
     n_crops : int
-        Crops of all planes that are used.
+        Crops of all of them.
     n_left : int
         Crops that an earlier run with the same settings has not done.
     pixel_bytes : int
@@ -45,6 +49,7 @@ class PlannedImage:
 
     path: Path
     shape: tuple[int, int, int, int]
+    n_planes: int
     n_crops: int
     n_left: int
     pixel_bytes: int
@@ -57,6 +62,8 @@ def plan_image(
     model: Sam,
     options: ImageOptions,
     config: AutomaticConfig,
+    *,
+    three_planes: bool = False,
 ) -> PlannedImage:
     """Find out what an image will cost; nothing is encoded or written.
 
@@ -72,8 +79,17 @@ def plan_image(
         How the file is opened.
     config : AutomaticConfig
         Mode and thresholds.
+    three_planes : bool, default False
+        Cut a volume in its three directions. Such work does not go on where it was.
+
+    Raises
+    ------
+    InputError
+        If an image to be cut in three directions is no volume.
     """
     opened = open_file(path, model, options)
+    if three_planes:
+        return _plan_three_planes(opened, path, model)
     source, planes = opened.source, opened.planes
     grid = opened.grid or default_grid(source, model)
     n_crops = len(grid) * len(planes)
@@ -90,6 +106,7 @@ def plan_image(
     return PlannedImage(
         path=path,
         shape=source.shape,
+        n_planes=len(planes),
         n_crops=n_crops,
         n_left=n_crops - n_done,
         pixel_bytes=n_read * len(planes) * item_bytes * n_channels,
@@ -123,3 +140,23 @@ def time_crop(
         run(find_views(embedding, crop, every, Step(0, 1, "probe")), progress=False)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
+
+
+def _plan_three_planes(opened: OpenedFile, path: Path, model: Sam) -> PlannedImage:
+    source = opened.source
+    cuts = cut_planes(source, opened.intensity, opened.grid)
+    n_crops = sum(
+        each.source.shape[1] * len(each.grid or default_grid(each.source, model))
+        for each in cuts
+    )
+    n_voxels = math.prod(source.shape[1:])
+    item_bytes = np.dtype(source.array.dtype).itemsize * len(opened.intensity.channels)
+    return PlannedImage(
+        path=path,
+        shape=source.shape,
+        n_planes=sum(each.source.shape[1] for each in cuts),
+        n_crops=n_crops,
+        n_left=n_crops,
+        pixel_bytes=len(cuts) * n_voxels * item_bytes,
+        label_bytes=n_voxels * np.dtype(np.uint32).itemsize,
+    )

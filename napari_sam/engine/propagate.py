@@ -484,7 +484,9 @@ def _anchor(
         earlier = shown[index].found if index in shown else None
         others = [each for each in known.values() if each.index != index]
         other = min(others, key=lambda each: abs(each.index - index), default=None)
-        found = follower.prompted(index, given, earlier, other and other.found)
+        found = follower.prompted(
+            index, given, earlier, None if other is None else other.found
+        )
     _, contrast = follower.clear_part(index, found)
     return SliceResult(index, "prompted", found, contrast=contrast)
 

@@ -106,7 +106,7 @@ class Session:
         One for each object that is asked for; empty if there is nothing to show.
     committed : list of int
         Ids of new or changed objects.
-    labels_changed : tuple of LabelEdit
+    labels_changed : sequence of LabelEdit
         Also after undo and redo; empty if what changed is not known.
     records_changed, history_changed : no argument
     view_wanted : PlaneView
@@ -121,7 +121,7 @@ class Session:
     complete_wanted = Signal(object)
     preview = Signal(tuple)
     committed = Signal(list)
-    labels_changed = Signal(tuple)
+    labels_changed = Signal(object)
     records_changed = Signal()
     history_changed = Signal()
     view_wanted = Signal(object)
@@ -675,7 +675,7 @@ class Session:
             self.draft,
             after,
             labels,
-            tuple(edits),
+            edits,
             tuple(records),
             used or {},
             changes_pixels=bool(edits),  # a verdict of a review has none

@@ -9,7 +9,7 @@ or named before stays what it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.records import ObjectRecord, SliceMark
 from napari_sam.errors import InputError
 from napari_sam.images import find_intensity, read_rgb
-from napari_sam.labels import LabelEdit
+from napari_sam.labels import LabelEdit, PackedEdits
 from napari_sam.link import SliceLinker, TrackLinker
 from napari_sam.tiling import Box
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sam.engine.request import StackView
-    from napari_sam.labels import LabelTarget
+    from napari_sam.labels import LabelTarget, PlaneIndex
 
     Labels = NDArray[np.integer]
 
@@ -41,13 +41,13 @@ class LinkEdit:
     ----------
     n_objects : int
         In the stack, as linked.
-    edits : list of LabelEdit
+    edits : PackedEdits
     records : list of (int, ObjectRecord or None)
         As `Session.edit_labels` takes them.
     """
 
     n_objects: int
-    edits: list[LabelEdit]
+    edits: PackedEdits
     records: list[tuple[int, ObjectRecord | None]]
 
 
@@ -63,7 +63,8 @@ def link_stack(
     Parameters
     ----------
     labels : LabelTarget
-        Read twice, plane by plane; a few planes are held at a time, and what changes.
+        Read twice, plane by plane; a few planes are held at a time, and what changes
+        compressed, to be taken back.
     stack : StackView
         Along z, cross-sections become bodies; along t, objects become tracks.
     within : tuple of int
@@ -102,7 +103,7 @@ def link_stack(
     draw = yield from _linked(read, gray, n, stack.along)
     planes: dict[int, list[int]] = {}  # of each object
     had: dict[int, set[int]] = {}
-    drawn: list[tuple[int, Box, Labels, Labels]] = []
+    drawn = PackedEdits()
     for i in range(n):
         before, after = read(i), draw(i)
         pairs = np.unique(np.stack([after, before])[:, after > 0], axis=1)
@@ -110,7 +111,7 @@ def link_stack(
             had.setdefault(number, set()).add(old)
             if i not in planes.setdefault(number, [])[-1:]:
                 planes[number].append(i)
-        drawn.append((i, *_cut(before, after)))
+        drawn.append(_edit(stack.index(first + i), before, after))
         yield Step(n + i + 1, 2 * n, "link")
     if not planes:
         raise InputError(
@@ -118,12 +119,11 @@ def link_stack(
             "them"
         )
     names = _names(had, labels)
-    edits = []
-    for i, box, before, after in drawn:
-        named = names[after]
-        if (named != before).any():
-            index = stack.index(first + i)
-            edits.append(LabelEdit(index, box, before.astype(np.uint32), named))
+    edits = PackedEdits()
+    for edit in drawn:
+        named = replace(edit, after=names[edit.after])
+        if named.n_changed:
+            edits.append(named)
     ids = {int(names[number]): [first + i for i in at] for number, at in planes.items()}
     gone = set().union(*had.values()) - ids.keys() - {0}
     return LinkEdit(len(ids), edits, _records(ids, gone, stack, records))
@@ -151,10 +151,11 @@ def _linked(
     return lambda i: bodies.plane(i, read)
 
 
-def _cut(before: Labels, after: Labels) -> tuple[Box, Labels, Labels]:
+def _edit(index: PlaneIndex, before: Labels, after: Labels) -> LabelEdit:
     """Leave out the rim of a plane that has no object."""
     box = Box.around((before > 0) | (after > 0)) or Box(0, 0, 0, 0)
-    return box, before[box.slices].copy(), after[box.slices].copy()
+    old, new = (each[box.slices].astype(np.uint32) for each in (before, after))
+    return LabelEdit(index, box, old, new)
 
 
 def _names(had: Mapping[int, set[int]], labels: LabelTarget) -> NDArray[np.uint32]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import zarr
@@ -40,12 +40,22 @@ if TYPE_CHECKING:
     from napari_sam.engine.files import Outputs
     from napari_sam.link import LinkConfig
     from napari_sam.model import Sam
+    from napari_sam.tiling import CropGrid
 
 Cut = Literal["xy", "xz", "yz"]
 
 _THICK = 32  # rows or columns read at a time, so that a slice is not read for each
 _MAX_STRETCH = 8.0  # slices farther apart show other planes' objects poorly (ours)
 _COLOURS = Intensity((0, 1, 2), ((0.0, 255.0),) * 3)
+
+
+class CutPlanes(NamedTuple):
+    """The planes of a volume in one direction, ready to be segmented."""
+
+    cut: Cut
+    source: ImageSource
+    intensity: Intensity
+    grid: CropGrid | None
 
 
 class Resliced:
@@ -107,6 +117,7 @@ def segment_three_planes(  # noqa: PLR0913 - as `segment`, and how to link and f
     *,
     t: int = 0,
     spacing: tuple[float, float, float] | None = None,
+    grid: CropGrid | None = None,
     intensity: Intensity | None = None,
     config: AutomaticConfig | None = None,
     link: LinkConfig | None = None,
@@ -125,6 +136,8 @@ def segment_three_planes(  # noqa: PLR0913 - as `segment`, and how to link and f
     spacing : tuple of float, optional
         Distance of voxels along z, y, x, in any unit. Default: from the image; equal
         where it does not say.
+    grid : CropGrid, optional
+        How XY planes are cut and scaled; the others are scaled alike.
     intensity : Intensity, optional
         How pixels become 8-bit RGB. Default: from `find_intensity`.
     config : AutomaticConfig, optional
@@ -152,30 +165,59 @@ def segment_three_planes(  # noqa: PLR0913 - as `segment`, and how to link and f
         If the device runs out of memory.
     """
     source = open_image(image).at((t, None))
-    stretches = _stretches(source, spacing)
-    intensity = intensity or find_intensity(source)
     views: list[Any] = []
-    cuts: tuple[Cut, ...] = ("xy", "xz", "yz")
-    for cut, stretch in zip(cuts, stretches, strict=True):
-        cut_source, colours = source, intensity
-        if cut != "xy":
-            planes = Resliced(source, intensity, cut, stretch)
-            cut_source = ImageSource(planes, "ZYXS", name=source.name)
-            colours = _COLOURS
-        n = cut_source.shape[1]
-        found = _labels_like((n, *cut_source.plane_shape))
+    for cut, planes, colours, crops in cut_planes(source, intensity, grid, spacing):
+        n = planes.shape[1]
+        found = _labels_like((n, *planes.plane_shape))
         for i in range(n):
             steps = segment(
-                cut_source, model, plane=(0, i), intensity=colours, config=config
+                planes,
+                model,
+                grid=crops,
+                plane=(0, i),
+                intensity=colours,
+                config=config,
             )
             found[i] = np.asarray((yield from _renamed(steps, f"{cut} planes", i, n)))
         options = LinkOptions("z") if link is None else LinkOptions("z", link)
-        seen = SeenImage(cut_source, colours)
+        seen = SeenImage(planes, colours)
         linked = yield from link_labels(ImageSource(found, "ZYX"), options, seen)
         view = _labels_like((source.shape[1], *source.plane_shape))
         _put(view, linked.labels.array, cut)
         views.append(view)
     return fuse_views(views, min_iou=min_iou)
+
+
+def cut_planes(
+    source: ImageSource,
+    intensity: Intensity | None = None,
+    grid: CropGrid | None = None,
+    spacing: tuple[float, float, float] | None = None,
+) -> list[CutPlanes]:
+    """Cut a volume in its three directions; nothing is read before it is needed.
+
+    Parameters
+    ----------
+    source : ImageSource
+        A volume; of several frames the first.
+    intensity, grid, spacing
+        As in `segment_three_planes`.
+
+    Raises
+    ------
+    InputError
+        If the image is no volume, or its slices are far apart.
+    """
+    thick_xz, thick_yz = _stretches(source, spacing)
+    intensity = intensity or find_intensity(source)
+    cuts = [CutPlanes("xy", source, intensity, grid)]
+    across: tuple[tuple[Cut, float], ...] = (("xz", thick_xz), ("yz", thick_yz))
+    for cut, stretch in across:
+        planes = Resliced(source, intensity, cut, stretch)
+        resliced = ImageSource(planes, "ZYXS", name=source.name)
+        its = None if grid is None else replace(grid, shape=resliced.plane_shape)
+        cuts.append(CutPlanes(cut, resliced, _COLOURS, its))
+    return cuts
 
 
 @job
@@ -223,7 +265,12 @@ def three_planes_file(
     source = opened.source
     frame = 0 if opened.plane is None else opened.plane[0]
     fused = yield from segment_three_planes(
-        source, model, t=frame, intensity=opened.intensity, config=config
+        source,
+        model,
+        t=frame,
+        grid=opened.grid,
+        intensity=opened.intensity,
+        config=config,
     )
     make_folder(outputs.labels.parent)
     labels = ImageSource(
@@ -255,8 +302,8 @@ def uncertainty_name(labels: Path) -> Path:
 
 def _stretches(
     source: ImageSource, spacing: tuple[float, float, float] | None
-) -> tuple[float, float, float]:
-    """Return how many pixels a slice is thick in XY, XZ and YZ planes."""
+) -> tuple[float, float]:
+    """Return how many pixels a slice is thick in XZ and YZ planes."""
     if source.shape[1] < 2:
         raise InputError(
             f"{source.name} has the axes {source.axes} and one slice; three planes "
@@ -273,7 +320,7 @@ def _stretches(
             f"voxels of {z:g} x {y:g} x {x:g}; three planes need slices that are not "
             f"more than {_MAX_STRETCH:g} pixels apart. Link the planes along z instead"
         )
-    return 1.0, z / x, z / y
+    return z / x, z / y
 
 
 def _stretched(plane: NDArray[np.uint8], n_rows: int) -> NDArray[np.uint8]:

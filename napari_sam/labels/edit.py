@@ -6,8 +6,10 @@ object costs and not what the plane costs.
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 
 import numpy as np
 
@@ -15,8 +17,6 @@ from napari_sam.errors import InputError
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
 PlaneIndex: TypeAlias = "tuple[int | None, ...]"
@@ -113,6 +113,61 @@ class LabelEdit:
         changed = self.before != self.after
         region[changed] = self.after[changed]
         labels[self.where] = region
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    index: PlaneIndex
+    box: Box
+    before: bytes
+    after: bytes
+
+    @classmethod
+    def of(cls, edit: LabelEdit) -> _Packed:
+        sides = (
+            zlib.compress(each.astype(np.uint32).tobytes(), 1)
+            for each in (edit.before, edit.after)
+        )
+        return cls(edit.index, edit.box, *sides)
+
+    def edit(self) -> LabelEdit:
+        before, after = (
+            np.frombuffer(zlib.decompress(each), np.uint32).reshape(self.box.shape)
+            for each in (self.before, self.after)
+        )
+        return LabelEdit(self.index, self.box, before, after)
+
+
+class PackedEdits(Sequence[LabelEdit]):
+    """Edits that are held compressed, for whole planes of a long stack.
+
+    Examples
+    --------
+    >>> edits = PackedEdits()
+    >>> none, all_ = np.zeros((500, 500), np.uint32), np.ones((500, 500), np.uint32)
+    >>> edits.append(LabelEdit((3, None, None), Box(0, 0, 500, 500), none, all_))
+    >>> edits[0].n_changed
+    250000
+    """
+
+    def __init__(self) -> None:
+        self._packed: list[_Packed] = []
+
+    def append(self, edit: LabelEdit) -> None:
+        """Add an edit."""
+        self._packed.append(_Packed.of(edit))
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    @overload
+    def __getitem__(self, i: int) -> LabelEdit: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[LabelEdit]: ...
+    def __getitem__(self, i: int | slice) -> LabelEdit | list[LabelEdit]:
+        if isinstance(i, slice):
+            return [each.edit() for each in self._packed[i]]
+        return self._packed[i].edit()
 
 
 # Pixels up to which objects are written at once; the fewer writes, the fewer refreshes.

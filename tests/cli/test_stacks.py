@@ -196,7 +196,28 @@ def test_three_directions_are_fused(
     assert tifffile.imread(tmp_path / "out" / "volume.labels.tif").shape == (5, 24, 24)
     scores = tifffile.imread(tmp_path / "out" / "volume.uncertainty.tif")
     assert scores.max() < 1
-    for others in (("--link", "z"), ("--cache", "store")):
+    for others in (("--link", "z"), ("--cache", "store", "--plan")):
         ended = cli("segment", path, "-m", weights, "--three-planes", *others)
         assert ended.status == 2
         assert "leave out --link" in " ".join(ended.err.split())
+
+
+def test_a_plan_of_three_directions_counts_all_their_planes(
+    cli: Callable[..., Ended], weights: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "volume.tif"
+    tifffile.imwrite(path, np.zeros((5, 40, 30), np.uint8), metadata={"axes": "ZYX"})
+    command = ("segment", path, "-m", weights, "-o", "out", "--three-planes", "--plan")
+    ended = cli(*command, "--json")
+    assert ended.status == 0, ended.err
+    planned = json.loads(ended.out)
+    # every plane fits into one crop of 128 px
+    assert planned["crops"] == planned["left"] == 5 + 40 + 30
+    assert planned["pixel_bytes"] == 3 * 5 * 40 * 30
+    assert planned["label_bytes"] == 4 * 5 * 40 * 30
+    row = cli(*command).out.splitlines()[1].split()
+    assert row[:6] == ["volume.tif", "75", "40", "x", "30", "75"]
+    # enlarged four times, 160 px do not fit into a crop of 128 px
+    cut = json.loads(cli(*command, "--json", "--diameter", "4").out)
+    assert cut["crops"] == 5 * 2 + 40 + 30 * 2
+    assert not (tmp_path / "out").exists()

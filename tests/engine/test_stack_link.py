@@ -1,5 +1,7 @@
 """Labels of planes become objects of a stack: as one step, with ids that stay."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,20 @@ def test_what_is_linked_does_not_change():
 def test_nothing_to_link():
     with pytest.raises(InputError, match="no slice has an object"):
         link(np.zeros((3, 8, 8), np.uint32))
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "TYX"])
+def test_memory_does_not_grow_with_the_planes(axes):
+    peaks = []
+    for n in (3, 12):
+        labels = np.zeros((n, 256, 256), np.uint32)
+        for z in range(n):
+            labels[z, 20:230, 30:240] = 1 + z
+        stack, target = stack_of(labels, axes), ArrayLabels(labels)
+        tracemalloc.start()
+        found = run(link_stack(target, stack, (0, n), {}))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(found.edits) == n - 1  # the first keeps its id
+        assert {int(edit.after.max()) for edit in found.edits} == {1}
+    assert peaks[1] < peaks[0] + labels[0].nbytes  # nine planes more, less than one

@@ -10,6 +10,7 @@ from napari_sam.errors import InputError
 from napari_sam.labels import (
     ArrayLabels,
     LabelEdit,
+    PackedEdits,
     paint_free,
     region_of,
 )
@@ -31,6 +32,26 @@ def test_an_edit_and_its_inverse_are_nothing(old: np.ndarray, new: np.ndarray) -
     assert (labels != before).sum() == edit.n_changed == (old != new).sum()
     edit.inverse().apply(labels)
     np.testing.assert_array_equal(labels, before)
+
+
+@given(st.lists(st.tuples(SMALL, SMALL), max_size=3))
+def test_packed_edits_are_the_same_edits(
+    pixels: list[tuple[np.ndarray, np.ndarray]],
+) -> None:
+    box = Box(2, 1, 7, 8)
+    edits = [LabelEdit((z, None, None), box, *each) for z, each in enumerate(pixels)]
+    packed = PackedEdits()
+    for edit in edits:
+        packed.append(edit)
+    assert len(packed) == len(edits)
+    for ours, edit in zip(
+        [*packed, *reversed(packed), *packed[1:]],
+        [*edits, *reversed(edits), *edits[1:]],
+        strict=True,
+    ):
+        assert (ours.index, ours.box) == (edit.index, box)
+        np.testing.assert_array_equal(ours.before, edit.before)
+        np.testing.assert_array_equal(ours.after, edit.after)
 
 
 def test_an_edit_leaves_pixels_alone_that_it_does_not_change() -> None:

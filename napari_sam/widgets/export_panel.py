@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,6 @@ from napari_sam.widgets.export_form import ExportForm
 from napari_sam.widgets.geometry import full_array
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from napari.layers import Labels
 
     from napari_sam.widgets.export_form import Export
@@ -106,13 +105,15 @@ class ExportPanel(QWidget):
         image = self._parts.bridge.image
         return None if image is None else full_array(image)
 
-    def _show_labels(self, labels: Labels | None) -> None:
+    def _show_labels(self, _labels: Labels | None) -> None:
         image = self._parts.bridge.image
         if image is None:
             return
         size = pixel_size_um(image.scale, image.units)
         square = size is not None and bool(np.isclose(size[-1], size[-2]))
+        # the name of the image's file, by which a training finds its labels
+        file = image.source.path
         self.form.set_labels(
-            "labels" if labels is None else labels.name,
+            Path(file).stem.removesuffix(".ome") if file else image.name,
             size[-1] if size is not None and square else None,
         )

@@ -280,3 +280,20 @@ def test_after_an_error_the_candidates_can_be_kept_again(
     assert panel.commit("all") == 4
     qtbot.waitUntil(lambda: panel.choice is None, timeout=PATIENCE_MS)
     assert len(np.unique(dock.bridge.labels.data)) == 5
+
+
+def test_a_file_is_proposed_by_which_a_training_finds_the_labels(
+    dock: Any, truth: NDArray[np.uint32]
+) -> None:
+    from napari.layers._source import layer_source
+
+    from napari_sam.widgets.export_panel import ExportPanel
+
+    form = dock.panel(ExportPanel).form
+    assert form.name == "discs"
+    with layer_source(path="/data/day 1.ome.tif"):
+        layer = dock.viewer.add_image(image_of(truth), rgb=True, name="DAPI")
+    dock.bridge.choose_image(layer)
+    labels = dock.viewer.add_labels(np.zeros_like(truth), name="objects")
+    dock.bridge.choose_labels(labels)
+    assert form.name == "day 1"

@@ -59,23 +59,9 @@ def read_imagej_rois(
     NapariSamWarning
         If there are lines, which show no object.
     """
-    try:
-        import roifile
-    except ImportError as error:
-        raise InputError(
-            "ImageJ regions need the package roifile; type: pip install roifile"
-        ) from error
-    try:
-        with file_errors(path):
-            regions = roifile.ImagejRoi.fromfile(path)
-    except (ValueError, IndexError, zipfile.BadZipFile) as error:
-        raise FormatError(
-            f"{path} holds no regions of ImageJ ({error}); save them from the ROI "
-            "Manager again"
-        ) from error
     found: list[tuple[str, Prompts]] = []
     n_lines = 0
-    for region in regions if isinstance(regions, list) else [regions]:
+    for region in _regions(path):
         prompts = list(_prompts(region, np.array(per_unit)))
         n_lines += not prompts
         found += [(region.name or "", each) for each in prompts]
@@ -94,6 +80,86 @@ def read_imagej_rois(
         Prompts(p.points, p.positive, p.boxes, object_id=int(name) if by_name else i)
         for i, (name, p) in enumerate(found, start=1)
     ]
+
+
+def labels_from_rois(path: Path, shape: tuple[int, int]) -> NDArray[np.int32]:
+    """Fill the regions of interest of ImageJ, each with a number of its own.
+
+    Parameters
+    ----------
+    path : Path
+        File that ends in .roi or .zip.
+    shape : tuple of int
+        Height and width of the plane.
+
+    Returns
+    -------
+    (H, W) int32 array
+        1, 2, ... in the order of the file, where a pixel's centre is inside; of two
+        regions the later one has it. 0 is background.
+
+    Raises
+    ------
+    MissingFileError, FileError, FormatError, InputError
+        As of `read_imagej_rois`.
+
+    Warns
+    -----
+    NapariSamWarning
+        If there are points or lines.
+    """
+    from skimage.draw import polygon2mask  # slow to import
+
+    labels = np.zeros(shape, np.int32)
+    regions = _regions(path)
+    areas = [region for region in regions if _is_area(region)]
+    for number, region in enumerate(areas, start=1):
+        rings = [ring[:, ::-1] for ring in region.coordinates(multi=True)]
+        corners = np.concatenate(rings)
+        first = np.floor(corners.min(axis=0)).astype(int).clip(0)
+        last = np.ceil(corners.max(axis=0)).astype(int).clip(0)
+        part = labels[first[0] : last[0], first[1] : last[1]]
+        inside = np.zeros(part.shape, bool)
+        for ring in rings if part.size else ():
+            inside ^= polygon2mask(part.shape, ring - first - 0.5)
+        part[inside] = number
+    if n_others := len(regions) - len(areas):
+        warnings.warn(
+            f"{n_others} regions of {path} are points or lines; they are left out",
+            NapariSamWarning,
+            stacklevel=2,
+        )
+    return labels
+
+
+def _regions(path: Path) -> list[ImagejRoi]:
+    try:
+        import roifile
+    except ImportError as error:
+        raise InputError(
+            "ImageJ regions need the package roifile; type: pip install roifile"
+        ) from error
+    try:
+        with file_errors(path):
+            regions = roifile.ImagejRoi.fromfile(path)
+    except (ValueError, IndexError, zipfile.BadZipFile) as error:
+        raise FormatError(
+            f"{path} holds no regions of ImageJ ({error}); save them from the ROI "
+            "Manager again"
+        ) from error
+    return regions if isinstance(regions, list) else [regions]
+
+
+def _is_area(region: ImagejRoi) -> bool:
+    from roifile import ROI_TYPE
+
+    return region.composite or region.roitype in (
+        ROI_TYPE.POLYGON,
+        ROI_TYPE.FREEHAND,
+        ROI_TYPE.TRACED,
+        ROI_TYPE.RECT,
+        ROI_TYPE.OVAL,
+    )
 
 
 def _prompts(region: ImagejRoi, per_unit: NDArray[np.float64]) -> Iterator[Prompts]:

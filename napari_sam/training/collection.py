@@ -26,6 +26,7 @@ from napari_sam.errors import (
     MissingFileError,
     NapariSamWarning,
 )
+from napari_sam.prompts.imagej import labels_from_rois
 from napari_sam.readers import IMAGE_ENDINGS, open_image
 
 if TYPE_CHECKING:
@@ -38,8 +39,11 @@ if TYPE_CHECKING:
 
 # What names of labels have more than those of their images, the first counts most:
 # ours, and what Cellpose reads and writes. Its own images are called NAME_img.
-_MARKS = (".labels", "_masks", "_cp_masks")
+_MARKS = (".labels", "_masks", "_cp_masks", ".rois", "_rois")
 _IMAGE_MARK = "_img"
+
+# Regions of the ROI Manager of ImageJ, which are filled.
+_ROIS = ".zip"
 
 # Formats that change pixels, so that numbers of objects do not survive.
 _LOSSY = (".jpg", ".jpeg", ".webp")
@@ -142,7 +146,12 @@ def open_annotated(image: AnnotatedImage) -> tuple[ImageSource, ImageSource]:
     FormatError
         If they differ in the number or the size of their planes.
     """
-    source, truth = open_image(image.path), open_image(image.labels_path)
+    source = open_image(image.path)
+    if image.labels_path.suffix.lower() == _ROIS:
+        filled = labels_from_rois(image.labels_path, source.plane_shape)
+        truth = replace(open_image(filled), path=image.labels_path)
+    else:
+        truth = open_image(image.labels_path)
     n_planes, n_truth = (len(list(each.plane_indices())) for each in (source, truth))
     if source.plane_shape != truth.plane_shape or n_planes != n_truth:
         raise FormatError(
@@ -285,24 +294,27 @@ def _from_folder(path: Path) -> list[AnnotatedImage]:
 
 
 def _read_folder(path: Path) -> _Folder:
+    endings = (*IMAGE_ENDINGS, _ROIS)
     if (path / "images").is_dir():
-        named = _by_stem(path / "labels") or _by_stem(path / "masks")
+        named = _by_stem(path / "labels", endings) or _by_stem(path / "masks", endings)
         return _Folder(path, _by_stem(path / "images"), _unmarked(named) | named)
-    named = _by_stem(path)
-    labels = _unmarked(named)
+    labels = _unmarked(_by_stem(path, endings))
     # what else lies there may be pictures or tables that were made of images
-    images = {stem.removesuffix(_IMAGE_MARK): file for stem, file in named.items()}
+    images = {
+        stem.removesuffix(_IMAGE_MARK): file for stem, file in _by_stem(path).items()
+    }
     return _Folder(path, {n: f for n, f in images.items() if n in labels}, labels)
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """Return the image files of a folder; of two with one name the lossless one."""
+def _by_stem(folder: Path, endings: tuple[str, ...] = IMAGE_ENDINGS) -> dict[str, Path]:
+    """Return files of a folder by name; of two with one name that with exact pixels."""
     files = [
         path
         for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
-        if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
+        if path.suffix.lower() in endings and not path.name.startswith(".")
     ]
-    files.sort(key=lambda path: path.suffix.lower() not in _LOSSY)  # the last counts
+    # the last counts
+    files.sort(key=lambda path: path.suffix.lower() not in (*_LOSSY, _ROIS))
     return {path.stem.removesuffix(".ome"): path for path in files}
 
 

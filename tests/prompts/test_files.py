@@ -17,6 +17,7 @@ from napari_sam.errors import (
     NapariSamWarning,
 )
 from napari_sam.prompts import prompts_from_labels, read_prompts
+from napari_sam.prompts.imagej import labels_from_rois
 from napari_sam.prompts.regions import deepest_pixel, prompts_from_outline
 
 SQUARE = [[10, 20], [40, 20], [40, 60], [10, 60], [10, 20]]  # x, y
@@ -211,6 +212,28 @@ class TestImagej:
         )
         with pytest.warns(NapariSamWarning, match="1 regions"):
             assert len(read_prompts(path)) == 1
+
+    def test_areas_are_filled_as_labels(self, tmp_path):
+        kinds = roifile.ROI_TYPE
+        edges = {"top": 60, "left": 50, "bottom": 80, "right": 110}
+        path = self.write(
+            tmp_path / "set.zip",
+            self.region(kinds.POLYGON, SQUARE[:4]),
+            roifile.ImagejRoi(roitype=kinds.RECT, top=50, left=30, bottom=70, right=45),
+            roifile.ImagejRoi(roitype=kinds.OVAL, **edges),  # half of it outside
+            self.region(kinds.POINT, [[5, 6]]),
+        )
+        with pytest.warns(NapariSamWarning, match="1 regions"):
+            labels = labels_from_rois(path, (90, 80))
+        expected = np.zeros((90, 80), int)
+        expected[20:60, 10:40] = 1
+        expected[50:70, 30:45] = 2
+        y, x = np.mgrid[:90, :80] + 0.5
+        ellipse = ((y - 70) / 10) ** 2 + ((x - 80) / 30) ** 2 < 1
+        np.testing.assert_array_equal(labels * (labels < 3), expected)
+        # of straight pieces: a little smaller
+        assert not ((labels == 3) & ~ellipse).any()
+        assert ellipse.sum() - (labels == 3).sum() <= 0.05 * ellipse.sum()
 
     def test_refuses_another_file(self, tmp_path):
         path = tmp_path / "set.zip"

@@ -14,7 +14,8 @@ from napari_sam.errors import (
     NapariSamWarning,
 )
 from napari_sam.readers import open_image
-from napari_sam.training.collection import list_images, read_labels
+from napari_sam.training.collection import list_images, open_annotated, read_labels
+from napari_sam.writers.imagej import save_imagej_rois
 
 
 def touch(path):
@@ -231,3 +232,20 @@ def test_a_picture_is_told_from_labels(tmp_path):
     picture = np.random.default_rng(0).integers(256, size=(20, 30, 3), dtype=np.uint8)
     with pytest.warns(NapariSamWarning, match="600 objects of 1 px on average"):
         read(tmp_path / "a.png", picture)
+
+
+def test_regions_of_imagej_are_filled(tmp_path, cells):
+    image, labels = cells
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    tifffile.imwrite(tmp_path / "images" / "a.tif", image)
+    save_imagej_rois(labels, tmp_path / "labels" / "a.zip")
+    (found,) = list_images(tmp_path)
+    truth = open_annotated(found)[1]
+    np.testing.assert_array_equal(read_labels(truth, (0, 0)), labels)
+    assert truth.path == tmp_path / "labels" / "a.zip"
+    (tmp_path / "flat").mkdir()  # beside each other, with a mark
+    (tmp_path / "images" / "a.tif").rename(tmp_path / "flat" / "a.tif")
+    (tmp_path / "labels" / "a.zip").rename(tmp_path / "flat" / "a_rois.zip")
+    (found,) = list_images(tmp_path / "flat")
+    assert (found.path.name, found.labels_path.name) == ("a.tif", "a_rois.zip")

@@ -26,6 +26,7 @@ from napari_sam import load_model, run
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.embed import open_plane
 from napari_sam.engine.grid_masks import GridMode, grid_candidates
+from napari_sam.engine.jobs import Step, with_step
 from napari_sam.engine.predict import Predictor
 from napari_sam.masks import mask_iou
 from napari_sam.model import VARIANTS, Sam
@@ -38,7 +39,7 @@ from tests.model.test_tiny_vit import renamed, trunk
 from tests.reference import load, randomise, reference_sam
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 SIZE = 1024
 PRECISIONS = ("float32", "bfloat16")
+_STEP = Step(0, 1, "search")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,7 @@ def automatic(how: Setting) -> Iterator[Row]:
         def search(embedding: Tensor = embedding) -> list[Candidate]:
             whole = Box.whole((SIZE, SIZE))
             work = grid_candidates(ours, lambda _: embedding, crop, whole, mode)
-            return _result(work)
+            return run(with_step(_STEP, work), progress=False)
 
         found, ours_s = _timed(search, clock)
         agreed = sum(
@@ -373,7 +375,8 @@ def gpu(how: Setting) -> Iterator[Row]:
 
         def search() -> None:
             whole = Box.whole((SIZE, SIZE))
-            _result(grid_candidates(model, plane.of, crop, whole, mode))
+            work = grid_candidates(model, plane.of, crop, whole, mode)
+            run(with_step(_STEP, work), progress=False)
 
         for _ in range(3):
             predictor.predict(point)
@@ -419,15 +422,6 @@ def _timed(work: Callable[[], Any], clock: Callable[[], float]) -> tuple[Any, fl
     result = work()
     synchronise()
     return result, clock() - start
-
-
-def _result(work: Generator[None, None, list[Candidate]]) -> list[Candidate]:
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            found: list[Candidate] = stop.value
-            return found
 
 
 def _fresh(module: str) -> str:

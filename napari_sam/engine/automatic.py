@@ -9,13 +9,13 @@ the functions of this module, and its labels are the same.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from napari_sam.engine.embed import PlaneEmbedding, open_plane
 from napari_sam.engine.grid_masks import GridMode, grid_candidates, touches_border
-from napari_sam.engine.jobs import Job, Step, job
+from napari_sam.engine.jobs import Job, Step, job, with_step
 from napari_sam.engine.proposals import ProposalMode, proposal_candidates
 from napari_sam.errors import InputError
 from napari_sam.images import find_intensity
@@ -31,7 +31,7 @@ from napari_sam.stitch import (
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from napari_sam.masks import Candidate
     from napari_sam.model import Sam
     from napari_sam.tiling import Crop, CropGrid
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,18 +371,7 @@ def crop_candidates(
     else:
         plane = Box.whole(embedding.grid.shape)
         work = grid_candidates(model, embedding.of, crop, plane, mode)
-    return (yield from _repeat(step, work))
-
-
-def _repeat(step: Step, work: Generator[None, None, T]) -> Job[T]:
-    """Drive a piece of work; report the same step whenever it pauses."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        yield step
+    return (yield from with_step(step, work))
 
 
 def _stacked(results: list[Segmentation], source: ImageSource) -> Segmentation:

@@ -151,6 +151,33 @@ def run(job: Job[T], *, progress: bool | None = None) -> T:
             bar.update(step.done - bar.n)
 
 
+def with_step(step: Step, work: Generator[object, None, T]) -> Job[T]:
+    """Do a piece of work inside a job that counts something else.
+
+    Parameters
+    ----------
+    step : Step
+        What the job reports whenever the work pauses.
+    work : generator
+        A job, or anything that pauses and returns a result.
+
+    Examples
+    --------
+    >>> def count(n):
+    ...     yield from range(n)
+    ...     return n
+    >>> run(with_step(Step(0, 1, "count"), count(3)), progress=False)
+    3
+    """
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        yield step
+
+
 def _is_device_failure(error: RuntimeError | MemoryError) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True

@@ -12,7 +12,7 @@ import numpy as np
 from napari_sam.engine.batch import Report
 from napari_sam.engine.complete import complete_many
 from napari_sam.engine.files import ImageOptions, check_free, open_file, open_source
-from napari_sam.engine.jobs import Job, Step, job
+from napari_sam.engine.jobs import Job, Step, job, with_step
 from napari_sam.engine.predict import Predictor
 from napari_sam.engine.records import made_by, record_of_prompts
 from napari_sam.engine.results import without_overlay, write_labels
@@ -227,7 +227,9 @@ def predict_objects(
             whole = quick
             if complete:
                 done = Step(len(answers), len(prompts), "complete")
-                whole = yield from _as(done, complete_many(predictor, asked, quick))
+                whole = yield from with_step(
+                    done, complete_many(predictor, asked, quick)
+                )
             new = [
                 Answer(ids[i], _best(b), problems[i], is_completed=b is not a)
                 for i, a, b in zip(group, quick, whole, strict=True)
@@ -347,17 +349,6 @@ def _is_usable(prompts: Prompts, shape: tuple[int, int]) -> bool:
         return False
     boxes = np.clip(prompts.boxes, 0, [*shape, *shape])
     return bool((boxes[:, 2:] > boxes[:, :2]).all())
-
-
-def _as(step: Step, inner: Job[list[Prediction]]) -> Job[list[Prediction]]:
-    """Run a job of unknown length inside one that counts objects."""
-    while True:
-        try:
-            next(inner)
-        except StopIteration as stop:
-            found: list[Prediction] = stop.value
-            return found
-        yield step
 
 
 def _object_ids(prompts: Sequence[Prompts]) -> list[int]:

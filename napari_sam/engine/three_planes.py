@@ -19,7 +19,7 @@ import zarr
 from napari_sam.engine.automatic import segment
 from napari_sam.engine.batch import Report
 from napari_sam.engine.files import ImageOptions, check_free, open_file
-from napari_sam.engine.jobs import Job, Step, job
+from napari_sam.engine.jobs import Job, Step, job, with_step
 from napari_sam.engine.volume import LinkOptions, SeenImage, link_labels
 from napari_sam.errors import InputError
 from napari_sam.images import ImageSource, Intensity, find_intensity, read_rgb
@@ -178,7 +178,9 @@ def segment_three_planes(  # noqa: PLR0913 - as `segment`, and how to link and f
                 intensity=colours,
                 config=config,
             )
-            found[i] = np.asarray((yield from _renamed(steps, f"{cut} planes", i, n)))
+            step = Step(i, n, f"{cut} planes")
+            found[i] = np.asarray((yield from with_step(step, steps)))
+            yield replace(step, done=i + 1)
         options = LinkOptions("z") if link is None else LinkOptions("z", link)
         seen = SeenImage(planes, colours)
         linked = yield from link_labels(ImageSource(found, "ZYX"), options, seen)
@@ -358,14 +360,3 @@ def _labels_like(shape: tuple[int, ...]) -> Any:
     return zarr.create_array(
         zarr.storage.MemoryStore(), shape=shape, chunks=chunks, dtype="uint32"
     )
-
-
-def _renamed(steps: Job[Any], what: str, i: int, n: int) -> Job[Any]:
-    """Count planes instead of the crops of one."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            yield Step(i + 1, n, what)
-            return end.value
-        yield Step(i, n, what)

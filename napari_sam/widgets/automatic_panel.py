@@ -6,6 +6,7 @@ for a whole slide it takes seconds, and the window must not wait.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -414,19 +415,14 @@ def _find_in_stack(
     planes: Any, views: list[PlaneView], search: Search
 ) -> Job[list[tuple[PlaneIndex, Candidates]]]:
     from napari_sam.engine.candidates import config_of, find_candidates
-    from napari_sam.engine.jobs import Step
+    from napari_sam.engine.jobs import Step, with_step
 
     found = []
     for number, view in enumerate(views):
+        step = Step(number, len(views), "find objects")
         job = find_candidates(planes.open(view), config=config_of(search))
-        while True:
-            try:
-                next(job)
-            except StopIteration as end:
-                found.append((view.index, end.value))
-                break
-            yield Step(number, len(views), "find objects")
-        yield Step(number + 1, len(views), "find objects")
+        found.append((view.index, (yield from with_step(step, job))))
+        yield replace(step, done=number + 1)
     return found
 
 

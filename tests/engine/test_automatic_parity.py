@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.embed import open_plane
 from napari_sam.engine.grid_masks import GridMode, grid_candidates, smaller_crops
+from napari_sam.engine.jobs import Step, run, with_step
 from napari_sam.masks import Candidate, mask_iou
 from napari_sam.model import Sam, SamConfig
 from napari_sam.model.config import ViTConfig
@@ -117,12 +118,7 @@ def our_masks(model: Sam, image: np.ndarray, mode: GridMode = MODE) -> list[Cand
     plane = open_plane(image, model, cache=EmbeddingCache(dtype="float32"))
     (crop,) = plane.grid
     work = grid_candidates(model, plane.of, crop, Box.whole(image.shape[:2]), mode)
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            found: list[Candidate] = stop.value
-            return found
+    return run(with_step(Step(0, 1, "search"), work), progress=False)
 
 
 def reference_masks(

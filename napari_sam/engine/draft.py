@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from napari_sam.errors import InputError
-from napari_sam.labels import central_point
 from napari_sam.prompts.prompt import Prompts
-from napari_sam.prompts.regions import points_along
+from napari_sam.prompts.regions import deepest_pixel, points_along
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
@@ -288,7 +287,7 @@ def _refine(
     feedback: Feedback | None,
 ) -> Question:
     """Ask for an object of which a mask is known: box, middle and mask itself."""
-    y, x = central_point(known.mask)
+    y, x = deepest_pixel(known.mask)
     middle = np.array([[known.box.y0 + y, known.box.x0 + x]], np.float32)
     all_points = np.concatenate([middle, points])
     signs = np.concatenate([[True], positive])

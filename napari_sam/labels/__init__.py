@@ -10,7 +10,6 @@ from napari_sam.labels.edit import (
     region_of,
 )
 from napari_sam.labels.objects import (
-    central_point,
     covered,
     filled,
     line_pixels,
@@ -30,7 +29,6 @@ __all__ = [
     "LabelTarget",
     "PackedEdits",
     "PlaneIndex",
-    "central_point",
     "covered",
     "filled",
     "line_pixels",

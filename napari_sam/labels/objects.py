@@ -158,9 +158,9 @@ def split_at_points(
     seeds[places[:, 0], places[:, 1]] = ids
     from skimage.segmentation import watershed  # slow to import, rarely needed
 
-    parts = watershed(
-        -ndimage.distance_transform_edt(_framed(mask))[1:-1, 1:-1], seeds, mask=mask
-    )
+    # beyond the border there is no object
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    parts = watershed(-depth, seeds, mask=mask)
     result = labels.copy()
     grown = parts > 0  # a part without a seed stays with the object
     result[grown] = parts[grown]
@@ -289,21 +289,6 @@ def without_islands(labels: NDArray[np.uint32], object_id: int) -> NDArray[np.ui
     return painted(labels, parts == largest, object_id, overwrite=False)
 
 
-def central_point(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """Return the pixel (y, x) of a mask that lies farthest from its border.
-
-    Raises
-    ------
-    InputError
-        If the mask is empty.
-    """
-    if not mask.any():
-        raise InputError("an empty mask has no centre; give one with pixels")
-    depth = ndimage.distance_transform_edt(_framed(mask))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), mask.shape)
-    return int(y), int(x)
-
-
 def _large_parts(mask: NDArray[np.bool_], area: float) -> tuple[NDArray[np.int64], int]:
     """Number the parts of at least an area; sides connect, corners do not."""
     parts, _ = ndimage.label(mask)
@@ -313,8 +298,3 @@ def _large_parts(mask: NDArray[np.bool_], area: float) -> tuple[NDArray[np.int64
     numbers = np.where(large, np.cumsum(large), 0)
     found: NDArray[np.int64] = numbers[parts]
     return found, int(np.count_nonzero(large))
-
-
-def _framed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Add a pixel of background on each side, as beyond the border there is none."""
-    return np.pad(mask, 1)

@@ -50,7 +50,7 @@ def read_imagej_rois(
     MissingFileError, FileError
         If the file cannot be read.
     FormatError
-        If it holds no regions.
+        If it holds no regions, or one without an area; names the region.
     InputError
         If the package roifile is not installed.
 
@@ -62,7 +62,10 @@ def read_imagej_rois(
     found: list[tuple[str, Prompts]] = []
     n_lines = 0
     for region in _regions(path):
-        prompts = list(_prompts(region, np.array(per_unit)))
+        try:
+            prompts = list(_prompts(region, np.array(per_unit)))
+        except InputError as error:
+            raise FormatError(f"{path}, region {region.name!r}: {error}") from error
         n_lines += not prompts
         found += [(region.name or "", each) for each in prompts]
     if n_lines:

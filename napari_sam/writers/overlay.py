@@ -371,10 +371,11 @@ def _shrunk(
     factor = math.ceil(max(labels.shape) / MAX_SIDE)
     if factor == 1:
         return image, labels, 1
-    height, width = (n // factor * factor for n in labels.shape)
+    # whole blocks; a side shorter than a block is one block
+    height, width = (max(n // factor * factor, min(n, factor)) for n in labels.shape)
     small = Image.fromarray(image[:height, :width]).reduce(factor)
-    middle = slice(factor // 2, None, factor)
-    return np.asarray(small), labels[:height, :width][middle, middle], factor
+    y, x = (min(n, factor) // 2 for n in labels.shape)
+    return np.asarray(small), labels[y:height:factor, x:width:factor], factor
 
 
 def _check(

@@ -7,7 +7,6 @@ from skimage.draw import disk
 
 from napari_sam.errors import InputError
 from napari_sam.labels import (
-    central_point,
     covered,
     filled,
     line_pixels,
@@ -135,14 +134,3 @@ def test_only_the_largest_part_stays() -> None:
     result = without_islands(labels, 5)
     assert (result == 5).sum() == 10
     assert result[1, 8] == 0
-
-
-def test_the_central_point_of_a_disc_is_its_centre() -> None:
-    mask = np.zeros((30, 40), bool)
-    mask[disk((12, 25), 9)] = True
-    y, x = central_point(mask)
-    assert abs(y - 12) <= 1
-    assert abs(x - 25) <= 1
-    assert central_point(np.ones((5, 5), bool)) == (2, 2)  # the border is a border
-    with pytest.raises(InputError, match="no centre"):
-        central_point(np.zeros((2, 2), bool))

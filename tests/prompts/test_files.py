@@ -235,6 +235,15 @@ class TestImagej:
         assert not ((labels == 3) & ~ellipse).any()
         assert ellipse.sum() - (labels == 3).sum() <= 0.05 * ellipse.sum()
 
+    def test_a_region_without_area_is_named(self, tmp_path):
+        edges = {"top": 20, "left": 10, "bottom": 20, "right": 40}
+        region = self.region(
+            roifile.ROI_TYPE.RECT, [[10, 20], [40, 20]], "thin", **edges
+        )
+        path = self.write(tmp_path / "set.zip", region)
+        with pytest.raises(FormatError, match=r"set\.zip, region 'thin': box .* empty"):
+            read_prompts(path)
+
     def test_refuses_another_file(self, tmp_path):
         path = tmp_path / "set.zip"
         path.write_bytes(b"no zip")

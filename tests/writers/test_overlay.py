@@ -141,6 +141,15 @@ def test_small_images_are_enlarged_and_large_ones_shrunk() -> None:
     assert chroma(picture)[10, -100] > 5
 
 
+@pytest.mark.parametrize("shape", [(2 * MAX_SIDE, 1), (1, 2 * MAX_SIDE)])
+def test_a_strip_one_pixel_wide_is_shrunk_along_its_length(
+    shape: tuple[int, int],
+) -> None:
+    picture = draw_overlay(gray(shape, 90), np.zeros(shape, int))
+    assert picture.shape[:2] == tuple(max(n // 2, 1) for n in shape)
+    assert (picture == 90).all()
+
+
 def test_bands_of_rows_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (90, 70, 3), dtype=np.uint8)

@@ -38,8 +38,11 @@ class Choice:
         labels; then nothing can be committed.
     index : tuple of int or None
         Where the plane lies in the labels.
-    thresholds : Thresholds, optional
-        Default: those of `segment`.
+
+    Attributes
+    ----------
+    thresholds : Thresholds
+        At first those of `segment`.
     """
 
     def __init__(
@@ -47,12 +50,11 @@ class Choice:
         candidates: Candidates,
         target: LabelTarget | None,
         index: PlaneIndex,
-        thresholds: Thresholds | None = None,
     ) -> None:
         self.candidates = candidates
         self.target = target
         self.index = index
-        self.thresholds = thresholds or candidates.default_thresholds()
+        self.thresholds = candidates.default_thresholds()
         self.marked: list[tuple[int, int]] = []
         self.rejected: list[tuple[int, int]] = []
         self.objects: list[PlaneObject] = []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import re
 from typing import TYPE_CHECKING, Any
 
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.engine.records import facts_of, from_notes
-from napari_sam.errors import FileError, InputError
-from napari_sam.writers.atomic import make_folder
+from napari_sam.errors import InputError
+from napari_sam.writers.atomic import make_folder, refuse_existing
 from napari_sam.writers.formats import FORMATS, find_format
 from napari_sam.writers.objects import image_source, label_source
 
@@ -86,12 +85,8 @@ def plan_exports(
             raise InputError(
                 f"{path} would replace the labels that are read; give another folder"
             )
-        if path.exists() and not overwrite:
-            raise FileError(
-                errno.EEXIST,
-                "exists already; give another name, or overwrite",
-                str(path),
-            )
+        if not overwrite:
+            refuse_existing(path)
     return plan
 
 

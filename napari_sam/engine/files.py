@@ -6,7 +6,6 @@ names is found at the start and not after hours.
 
 from __future__ import annotations
 
-import errno
 import math
 import re
 from collections import Counter
@@ -14,10 +13,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from napari_sam.engine.embed import PlaneEmbedding, default_grid, open_plane
-from napari_sam.errors import FileError, InputError
+from napari_sam.errors import InputError
 from napari_sam.images import find_intensity
 from napari_sam.readers import open_image
 from napari_sam.tiling import CropGrid
+from napari_sam.writers.atomic import refuse_existing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -321,9 +321,5 @@ def _diameter_px(source: ImageSource, options: ImageOptions) -> float | None:
 def check_free(outputs: Outputs, why: str = "exists already") -> None:
     """Refuse to replace a file before the work, not after it."""
     for path in (outputs.labels, outputs.overlay, outputs.measurements, outputs.seams):
-        if path is not None and path.exists() and not outputs.overwrite:
-            raise FileError(
-                errno.EEXIST,
-                f"{why}; give another name, or overwrite",
-                str(path),
-            )
+        if path is not None and not outputs.overwrite:
+            refuse_existing(path, why)

@@ -18,7 +18,7 @@ from napari_sam.engine.batch import segment_file
 from napari_sam.engine.files import ImageOptions, open_file, open_source
 from napari_sam.engine.jobs import Job, Step, job
 from napari_sam.errors import InputError
-from napari_sam.images import find_intensity, read_rgb
+from napari_sam.images import ImageSource, find_intensity, read_rgb
 from napari_sam.link import (
     LinkConfig,
     LinkedSlices,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from napari_sam.engine.automatic import AutomaticConfig
     from napari_sam.engine.batch import CropWorkers, Report
     from napari_sam.engine.files import Outputs
-    from napari_sam.images import ImageSource, Intensity
+    from napari_sam.images import Intensity
     from napari_sam.model import Sam
 
     ReadPlane = Callable[[int, int], NDArray[np.integer]]
@@ -195,7 +195,9 @@ def link_labels(
         n_objects = len(tracks.tracks)
         read = _FrameDrawer(read, tracks)
     array = _DrawnLabels(source, read)
-    drawn = replace(source, array=array, axes=array.axes, path=None, channel_names=())
+    drawn = ImageSource(
+        array, array.axes, source.pixel_size_um, source.z_step_um, source.name
+    )
     return LinkedStack(drawn, n_objects, tracks, filled)
 
 

@@ -107,9 +107,7 @@ def points_along(line: NDArray[Any]) -> NDArray[np.float32]:
     return np.unique(found.astype(np.float32), axis=0)
 
 
-def prompts_from_outline(
-    rings: Sequence[NDArray[np.float64]], object_id: int | None = None
-) -> Prompts:
+def prompts_from_outline(rings: Sequence[NDArray[np.float64]]) -> Prompts:
     """Make prompts from the outline of a region.
 
     Parameters
@@ -118,8 +116,6 @@ def prompts_from_outline(
         Corners, in pixels from the upper left corner of the plane, where pixel
         (r, c) spans r to r + 1 and c to c + 1. What lies in an even number of rings
         is a hole.
-    object_id : int, optional
-        Number of the object.
 
     Returns
     -------
@@ -145,7 +141,7 @@ def prompts_from_outline(
     if not inside.any():
         inside[:] = True  # thinner than a pixel: its middle will do
     y, x = (np.add(deepest_pixel(inside), 0.5) / scale + first - 0.5).tolist()
-    return Prompts([[y, x]], boxes=[*first, *last], object_id=object_id)
+    return Prompts([[y, x]], boxes=[*first, *last])
 
 
 def deepest_pixel(inside: NDArray[np.bool_]) -> tuple[int, int]:

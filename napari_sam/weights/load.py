@@ -295,6 +295,6 @@ def _fill(model: Sam, state: State, path: Path) -> None:
     model.load_state_dict({name: state.get(name, own[name]) for name in own})
 
 
-def _some(names: list[str], shown: int = 4) -> str:
-    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return f"{', '.join(names[:shown])}{rest}"
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return f"{', '.join(names[:4])}{rest}"

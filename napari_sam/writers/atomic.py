@@ -61,6 +61,19 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
+def refuse_existing(path: Path, why: str = "exists already") -> None:
+    """Raise where a file or folder would be replaced.
+
+    Raises
+    ------
+    FileError
+        If it is there.
+    """
+    if path.exists():
+        message = f"{why}; give another name, or overwrite"
+        raise FileError(errno.EEXIST, message, str(path))
+
+
 @contextmanager
 def atomic(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a temporary path to write to; rename it to `path` at the end.
@@ -89,10 +102,8 @@ def atomic(path: Path, *, overwrite: bool) -> Iterator[Path]:
         raise MissingFileError(
             errno.ENOENT, "no such folder; create it first", str(path.parent)
         )
-    if path.exists() and not overwrite:
-        raise FileError(
-            errno.EEXIST, "exists already; give another name, or overwrite", str(path)
-        )
+    if not overwrite:
+        refuse_existing(path)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield part

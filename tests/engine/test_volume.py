@@ -53,6 +53,19 @@ def test_slices_are_linked_as_in_memory(movie):
     np.testing.assert_array_equal(found.labels.array[3, 5:9, 2:20], drawn[3, 5:9, 2:20])
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_levels_of_the_labels_are_not_those_of_the_objects(movie, dtype):
+    labels = per_plane(movie[0]).astype(dtype)
+    source = ImageSource(labels, "ZYX", levels=(labels[:, ::2, ::2],))
+    linked = run(link_labels(source))
+    expected = run(link_labels(ImageSource(labels, "ZYX")))
+    assert linked.labels.levels == ()
+    for z in range(len(labels)):
+        np.testing.assert_array_equal(
+            linked.labels.read(plane=(0, z)), expected.labels.read(plane=(0, z))
+        )
+
+
 def test_ids_of_frames_do_not_collide(movie):
     found = run(link_labels(ImageSource(per_plane(movie), "TZYX")))
     assert found.n_objects == 2 + 2 + 3 + 3

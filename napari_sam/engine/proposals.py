@@ -172,7 +172,9 @@ def proposal_candidates(
         n = mode.batch or decoder_batch((side, side), model.device)
         for batch in (asked[i : i + n] for i in range(0, len(asked), n)):
             part, shifts = windows.prepare(corners[batch], side)
-            logits, ious = _decode(model, part, crop, points[batch], shifts)
+            logits, ious = decode_points(
+                model, part, crop, points[batch], shifts=shifts
+            )
             answers = _Answers.best(
                 logits, ious, corners[batch], peaks, maps.shape[1:], mode
             )
@@ -268,7 +270,7 @@ class _Answers:
     def best(
         cls,
         logits: Tensor,
-        ious: NDArray[np.float32],
+        ious: Tensor,
         corners: NDArray[np.int64],
         peaks: NDArray[np.int64],
         shape: tuple[int, ...],
@@ -285,7 +287,8 @@ class _Answers:
         held = ((values > 0) & is_seen[:, None]).sum(axis=2)
         # one peak is its own
         penalties = mode.crowding * (held - 1).clip(0, _MAX_CROWD)
-        best = (ious - penalties).argmax(axis=1)
+        scores = ious.cpu().numpy()
+        best = (scores - penalties).argmax(axis=1)
         rows = np.arange(len(best))
         chosen = logits[torch.from_numpy(rows), torch.from_numpy(best)].cpu().numpy()
         seen = chosen
@@ -296,7 +299,9 @@ class _Answers:
                 y1, x1 = shape - origins[i]
                 seen[i, y1:] = seen[i, :, x1:] = -np.inf
         stability = stability_scores(torch.from_numpy(seen)).numpy()
-        return cls(origins, chosen, ious[rows, best], stability, penalties[rows, best])
+        return cls(
+            origins, chosen, scores[rows, best], stability, penalties[rows, best]
+        )
 
     def candidate(
         self, i: int, point: NDArray[np.float64], frame: _Frame, mode: ProposalMode
@@ -421,12 +426,6 @@ def _corners(
     return (peaks * CELL // PATCH - side // 2).clip(0, last)
 
 
-def _autocast(model: Sam) -> torch.autocast:
-    """Compute in bfloat16 on a GPU; on a CPU the network itself says what is."""
-    is_low = model.precision == "bfloat16" and model.device.type != "cpu"
-    return torch.autocast(model.device.type, torch.bfloat16, enabled=is_low)
-
-
 @dataclass(slots=True, eq=False)
 class _Windows:
     """Parts of a crop, ready to be decoded.
@@ -454,8 +453,7 @@ class _Windows:
         placed, head = model.place(embedding), model.proposal_head
         features = head.features(placed) if isinstance(head, ProposalHead) else None
         maps = model.propose(placed, features)
-        with _autocast(model):
-            details = model.details(placed, features=features)
+        details = model.details(placed, features=features)
         return maps, cls(model, embedding, placed, details)
 
     @torch.inference_mode()
@@ -479,7 +477,7 @@ class _Windows:
         """
         places = [(row, column) for row, column in corners.tolist()]
         size = self.embedding.shape[-1]
-        with device_errors(), _autocast(self.model):
+        with device_errors():
             if side == size or self.placed is self.embedding:
                 if self.whole is None:
                     self.whole = self.model.prepare(self.placed, details=self.details)
@@ -487,19 +485,6 @@ class _Windows:
             return prepare_windows(
                 self.model, self.embedding, places, side, details=self.details
             )
-
-
-def _decode(
-    model: Sam,
-    part: PreparedEmbedding,
-    crop: Crop,
-    points: NDArray[np.float64],
-    shifts: Tensor | None,
-) -> tuple[Tensor, NDArray[np.float32]]:
-    """Decode points on a part of the embedding: logits (N, 3, h, w), IoU (N, 3)."""
-    with _autocast(model):
-        logits, ious = decode_points(model, part, crop, points, shifts=shifts)
-    return logits, ious.cpu().numpy()
 
 
 def _interpolate(

@@ -282,7 +282,7 @@ class MaskDecoder(nn.Module):
         """Decode prompts, all at once."""
         tokens, images = self.attend(prepared, sparse, answers)
         # Thresholds decide on the third digit of the predicted IoU.
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(tokens.device.type, enabled=False):
             predicted_iou = self.iou_prediction_head(tokens[:, 0].float())
         predicted_iou = predicted_iou[:, list(answers)]
         if worth is None or self.quality is not None:

@@ -7,6 +7,7 @@ from skimage.draw import disk, ellipse
 
 from napari_sam.engine import proposals
 from napari_sam.engine.embed import open_plane
+from napari_sam.engine.predict import decode_points
 from napari_sam.engine.proposals import ProposalMode, find_peaks, proposal_candidates
 from napari_sam.errors import InputError
 from napari_sam.model import Sam
@@ -199,12 +200,12 @@ def test_what_is_seen_alike_is_answered_alike_wherever_it_lies(has_votes):
         votes[..., 64:128, 56:120] = votes[..., 0:64, 4:68]
         votes[:, [0, 1, 4, 5], 64:128, 56:120] += shift[:, None, None]
     part, shifts = windows.prepare(corners, 16)
-    if has_votes:  # on a CPU such weights are decoded in float32, encoded or not
+    if has_votes:  # such weights are decoded in float32, encoded or not
         model.precision = "bfloat16"
         _, low = proposals._Windows.of(model, embedding)
         assert low.prepare(corners, 16)[0].source.dtype == torch.float32
         model.precision = "float32"
-    logits, _ = proposals._decode(model, part, crop, points, shifts)
+    logits, _ = decode_points(model, part, crop, points, shifts=shifts)
     torch.testing.assert_close(logits[0], logits[1])
     # said to lie where they lie they are not
     assert not torch.allclose(

@@ -220,21 +220,22 @@ def _by_slice(points: list[str], boxes: list[str]) -> dict[int, Prompts]:
 
     found: dict[int, tuple[list[tuple[float, float]], list[bool], list[Any]]] = {}
     for text in points:
-        i, rest = _split(text)
+        i, rest = _split(text, "slice,y,x or slice,y,x,-: 12,120,80", 2)
         y, x, positive = parse_point(rest)
         points_here, signs, _ = found.setdefault(i, ([], [], []))
         points_here.append((y, x))
         signs.append(positive)
     for text in boxes:
-        i, rest = _split(text)
+        i, rest = _split(text, "slice,y0,x0,y1,x1: 12,100,60,140,110", 4)
         found.setdefault(i, ([], [], []))[2].append(parse_box(rest))
     return {i: Prompts(p, signs, box or None) for i, (p, signs, box) in found.items()}
 
 
-def _split(text: str) -> tuple[int, str]:
+def _split(text: str, form: str, n_least: int) -> tuple[int, str]:
+    """Take the slice off a place that has so many numbers more."""
     first, _, rest = text.partition(",")
-    if not first.strip().isdecimal():
-        raise InputError(f"{text!r} does not begin with a slice; write 12,80,95")
+    if not first.strip().isdecimal() or rest.count(",") < n_least - 1:
+        raise InputError(f"{text!r} is no place in a stack; write {form}")
     return int(first), rest
 
 

@@ -152,8 +152,10 @@ def test_segment_links_on_request(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--point", "20,25"], "point '25'"),
-        (["--point", "x,20,25"], "does not begin with a slice"),
+        (["--point", "20,25"], "'20,25' is no place in a stack; write slice,y,x"),
+        (["--point", "x,20,25"], "'x,20,25' is no place in a stack"),
+        (["--point", "0,20,x"], "point '20,x'"),
+        (["--box", "0,1,1,9"], "'0,1,1,9' is no place in a stack; write slice,y0"),
         ([], "no prompts"),
         (["--point", "0,20,25", "--within", "4"], "first,last"),
         (["--point", "7,20,25"], "prompts in slices [7]"),

@@ -96,7 +96,7 @@ def predict(
         image, objects, to, sam, opening, complete=not quick, cache=store
     )
     answers: list[Answer] = []
-    work_through([(image, _collected(job, answers))], as_json=as_json)
+    work_through([(image, _collected(job, answers))], as_json=as_json, resumes=False)
     _report(answers, as_json=as_json)
 
 

@@ -26,12 +26,14 @@ PROGRESS_EVERY_S = 1.0
 """Seconds between two lines of progress with ``--json``."""
 
 
-def work_through(jobs: Sequence[tuple[Path, Job[Report]]], *, as_json: bool) -> None:
+def work_through(
+    jobs: Sequence[tuple[Path, Job[Report]]], *, as_json: bool, resumes: bool = True
+) -> None:
     """Run a job for each image and print what became of it.
 
     One image that fails does not stop the others: they are listed at the end and the
     exit status is 1, as it is if crops failed. The error of a single image is raised.
-    Ctrl-C ends with status 130; what was done stays.
+    Ctrl-C ends with status 130; what was done stays, of an image if its job `resumes`.
     """
     failures: list[tuple[str, str]] = []
     for path, job in jobs:
@@ -47,7 +49,8 @@ def work_through(jobs: Sequence[tuple[Path, Job[Report]]], *, as_json: bool) -> 
             continue
         except KeyboardInterrupt:
             job.close()
-            typer.echo("interrupted; the same command goes on from here", err=True)
+            goes_on = "goes on from here" if resumes else f"begins {path} anew"
+            typer.echo(f"interrupted; the same command {goes_on}", err=True)
             sys.exit(130)
         _print_report(report, as_json=as_json)
         failures += [

@@ -218,7 +218,7 @@ def segment(
             (each.name, start(each.path, to, sam, each.chosen(opening), config, **how))
             for each, to in work
         ]
-        work_through(jobs, as_json=as_json)
+        work_through(jobs, as_json=as_json, resumes=not three_planes)
 
     if three_planes:
         from napari_sam.engine.three_planes import three_planes_file

@@ -12,11 +12,12 @@ import tifffile
 
 from napari_sam import Prompts, load_model, run
 from napari_sam.cache import EmbeddingCache
+from napari_sam.engine.jobs import Step
 from napari_sam.engine.propagate import propagate
 from napari_sam.link import link_frames, link_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.cli.conftest import Ended
@@ -223,3 +224,22 @@ def test_a_plan_of_three_directions_counts_all_their_planes(
     cut = json.loads(cli(*command, "--json", "--diameter", "4").out)
     assert cut["crops"] == 5 * 2 + 40 + 30 * 2
     assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_go_on_does_not_say_so(
+    cli: Callable[..., Ended],
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(*_others: object, **_more: object) -> Iterator[Step]:
+        yield Step(0, 1, "xy planes")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("napari_sam.engine.three_planes.three_planes_file", stopped)
+    path = tmp_path / "volume.tif"
+    tifffile.imwrite(path, np.zeros((3, 9, 9), np.uint8), metadata={"axes": "ZYX"})
+    ended = cli("segment", path, "-m", weights, "-o", "out", "--three-planes")
+    assert ended.status == 130
+    assert "the same command begins" in ended.err
+    assert "anew" in ended.err

@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Points
 from napari.utils.notifications import show_error, show_warning
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QScrollArea, QToolButton, QVBoxLayout, QWidget
@@ -301,15 +300,15 @@ class SegmentAnything(QWidget):
     def _bind_prompts(self, layer: Layer) -> None:
         """Take the keys that work while a layer of prompts is selected."""
         for key in KEYS:
-            if not key.on_prompts or key.command in ("undo", "redo"):
-                continue
-            # in a layer of shapes these two end a drawing
-            if isinstance(layer, Points) or key.on_prompts not in ("Enter", "Escape"):
+            if key.on_prompts and key.command not in ("undo", "redo"):
                 self._bind(layer, key.on_prompts, key.command)
 
     def _bind(self, owner: Any, key: str, command: Command) -> None:
         def pressed(_owner: Any) -> None:
             dock = self if owner is not self.viewer else self._addressed()
+            prompts = dock.bridge.prompts
+            if key in ("Enter", "Escape") and prompts and prompts.finish_drawing():
+                return  # as these keys do in napari
             try:
                 dock._commands()[command]()  # noqa: SLF001 - another one of ours
             except NapariSamWarning as warning:

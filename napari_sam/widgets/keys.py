@@ -1,7 +1,7 @@
 """The keys of the plugin: one table for buttons, bindings and the reference page.
 
-Digits, Enter and Escape are bound to our own points layer only, since napari's layers
-use them; the letters are free in napari and work whichever layer is active.
+Digits, Enter and Escape are bound to our own layers of prompts only, since napari's
+layers use them; the letters are free in napari and work whichever layer is active.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Key:
     everywhere : str
         napari's name of the key that works with every layer; empty if there is none.
     on_prompts : str
-        Of a further one that works with our points layer.
+        Of a further one that works with our layers of prompts.
     what : str
         For people.
     """

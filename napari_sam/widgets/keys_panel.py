@@ -40,7 +40,7 @@ class KeysPanel(QWidget):
         self.table.setTextFormat(Qt.TextFormat.RichText)
         self.table.setWordWrap(True)
         self.table.setToolTip(
-            "Letters work with every layer, digits, Enter and Esc with SAM points"
+            "Letters work with every layer, digits, Enter and Esc with our layers"
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)

@@ -163,6 +163,16 @@ class PromptLayers:
             self.viewer.layers.selection.active = self.shapes
             self.shapes.mode = _SHAPE_MODES[tool]
 
+    def finish_drawing(self) -> bool:
+        """End a shape that is being drawn; whether there was one."""
+        shapes = self._shapes
+        if shapes is None or not shapes._is_creating:  # noqa: SLF001 - no public name
+            return False
+        with shapes.events.mode.blocker():  # another mode ends it
+            mode, shapes.mode = shapes.mode, "pan_zoom"
+            shapes.mode = mode
+        return True
+
     def flip_selected(self) -> bool:
         """Turn the selected points into the other kind; whether there were any."""
         points = self._points
@@ -346,6 +356,7 @@ class PromptLayers:
         )
 
     def _put_shapes(self, shapes: Sequence[Shape]) -> None:
+        self.finish_drawing()  # napari would look for it after it has gone
         self.shapes.selected_data = set(range(self.shapes.nshapes))
         self.shapes.remove_selected()
         for each in shapes:

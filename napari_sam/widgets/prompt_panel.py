@@ -37,7 +37,7 @@ _TOOLS: tuple[tuple[Tool, str, str], ...] = (
     ("box", "Box", "Drag a box around an object; several boxes are several objects"),
     ("polygon", "Area", "Draw a polygon that roughly fills an object"),
     ("ellipse", "Ellipse", "Draw an ellipse that roughly fills an object"),
-    ("scribble", "Line", "Draw a line in an object"),
+    ("scribble", "Line", "Drag a line inside an object"),
 )
 _OVERLAPS = (
     ("keep", "are kept", "Pixels of objects that exist are never taken"),
@@ -50,7 +50,7 @@ _FIRST_STEPS = {
     "box": "Drag a box around an object.",
     "polygon": "Click around an object; double-click to end.",
     "ellipse": "Drag an ellipse over an object.",
-    "scribble": "Draw a line inside an object.",
+    "scribble": "Drag a line inside an object.",
 }
 
 
@@ -346,11 +346,12 @@ class PromptPanel(QWidget):
         elif can_keep:
             noun = "object" if len(masks) == 1 else f"{len(masks)} objects"
             empty = not any(each.box.area for each in masks)
+            points = "" if self.tools["points"].isChecked() else "press W, "
             self.hint.setText(
                 "Nothing found here; point elsewhere."
                 if empty
-                else f"Keep the {noun}, or correct: click what is missing, Shift-click "
-                "what is too much."
+                else f"Keep the {noun}, or correct: {points}click what is missing, "
+                "Shift-click what is too much."
             )
         elif masks:  # under the mouse, before any click
             self.hint.setText("A click gives this mask.")

@@ -362,6 +362,35 @@ def test_the_wheel_with_shift_goes_through_the_answers(
     dock.close_dock()
 
 
+def test_enter_and_escape_in_the_layer_of_shapes(
+    make_napari_viewer: Callable[..., napari.Viewer], discs: DiscPlanes
+) -> None:
+    """They end what is being drawn; else they keep and drop, as with points."""
+    viewer = make_napari_viewer(show=True)
+    image = viewer.add_image((discs.truth > 0).astype(np.uint8) * 200, name="cells")
+    mouse, dock = Mouse(viewer), open_dock(viewer)
+    session, prompts = dock.session, dock.bridge.prompts
+    prompts.use("box")
+    mouse.drag(image, (20, 30), (80, 90))
+    wait_for(lambda: session.masks and not session.is_waiting)
+    mouse.press("Return")
+    assert set(np.unique(dock.bridge.labels.data)) == {0, 1}
+    # a line goes on after a click, until the next one or such a key
+    prompts.use("scribble")
+    for key, n_shapes in (("Escape", 2), ("J", 0), ("K", 0)):
+        for place in ((110, 140), (120, 150), (125, 145)):
+            mouse.click(image, place)
+            mouse.move(image, (place[0] + 5, place[1] + 5))
+        assert prompts.shapes.nshapes == 2  # the second one is being drawn
+        wait_for(lambda: session.masks and not session.is_waiting)
+        mouse.press(key)
+        assert prompts.shapes.nshapes == len(session.draft.shapes) == n_shapes, key
+        session.reject()
+    assert prompts.tool == "scribble"
+    assert set(np.unique(dock.bridge.labels.data)) == {0, 1, 2}
+    dock.close_dock()
+
+
 def test_two_docks_share_the_keys_and_one_keeps_them(
     make_napari_viewer: Callable[..., napari.Viewer], discs: DiscPlanes
 ) -> None:

@@ -301,6 +301,7 @@ class LayerBridge:
             return
         around = box or _middle(visible_box(image, view) or Box.whole(view.shape))
         self._hand_edit = HandEdit(self.viewer, self.session, image, around, object_id)
+        self.tool_changed.emit("look")  # told when it was selected, but not yet true
 
     @property
     def painted_id(self) -> int:

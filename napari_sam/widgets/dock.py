@@ -275,7 +275,7 @@ class SegmentAnything(QWidget):
             "tool": prompt.next_tool,
             "open": self._on_object("open"),
             "ask_again": self._on_object("ask_again"),
-            "paint": self.panel(ObjectsPanel).paint,
+            "paint": self._paint,
             "delete": self._on_object("delete"),
             "merge": self._on_object("merge"),
             "split": self._on_object("split"),
@@ -337,6 +337,16 @@ class SegmentAnything(QWidget):
                 getattr(panel, name)()
 
         return command
+
+    def _paint(self) -> None:
+        """Paint the object under the mouse, else the chosen one; again: point."""
+        bridge, panel = self.bridge, self.panel(ObjectsPanel)
+        if bridge.painted_id and not bridge.is_painting:
+            self.panel(PromptPanel).use("points")  # napari's brush has written it
+            return
+        if not bridge.is_painting:
+            panel.choose_under_mouse()
+        panel.paint()
 
     def _hover(self, _owner: Any) -> Iterator[None]:
         """Show what clicks would give while the key is held."""

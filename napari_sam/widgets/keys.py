@@ -74,7 +74,7 @@ KEYS = (
         "",
         "ask for the object under the mouse again, with its prompts",
     ),
-    Key("paint", "Shift-E", "", "paint the chosen object by hand; again: done"),
+    Key("paint", "Shift-E", "", "paint the object under the mouse; again: done"),
     Key("hover", "H", "", "while held: show what a click would give"),
     Key("answer_1", "", "1", "first answer to an ambiguous click"),
     Key("answer_2", "", "2", "second answer"),

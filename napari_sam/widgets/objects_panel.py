@@ -120,6 +120,8 @@ class ObjectsPanel(QWidget):
         if bridge.is_painting:
             bridge.stop_painting()
             self._show_painting()
+            if bridge.prompts is not None:  # its layer has gone, and none is selected
+                bridge.prompts.use("points")
             return
         bridge.paint(self.object_id.value())
         if self._show_painting():

@@ -171,6 +171,15 @@ def test_keys_for_the_object_under_the_mouse_and_hovering(
     mouse.press("G")
     assert session.draft.object_id == 1
     mouse.press("Escape")
+    mouse.press("E", shift=True)
+    assert (dock.bridge.painted_id, labels.selected_label) == (1, 1)
+    mouse.press("E", shift=True)
+    assert dock.bridge.painted_id == 0
+    assert dock.bridge.prompts.tool == "points"
+    mouse.move(image, (120, 150))
+    mouse.press("E", shift=True)
+    assert dock.bridge.painted_id == 2  # under the mouse, not the one before
+    mouse.press("E", shift=True)
     mouse.move(image, (50, 61))
     mouse.press("U")  # with the one chosen before, object 2
     assert len(np.unique(labels.data)) == 2
@@ -359,6 +368,35 @@ def test_the_wheel_with_shift_goes_through_the_answers(
         shown.append(dock.session.masks[0].answer)
     assert shown == [2, 0, 1, 0]
     assert holder.camera.zoom == zoom
+    dock.close_dock()
+
+
+def test_labels_of_a_slide_are_painted_in_a_layer_and_then_one_points_again(
+    make_napari_viewer: Callable[..., napari.Viewer],
+    discs: DiscPlanes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from napari_sam.engine import label_store
+    from napari_sam.widgets import stored_labels
+    from napari_sam.widgets.prompt_panel import PromptPanel
+
+    monkeypatch.setattr(label_store, "_SMALLEST_LEVEL", 64)
+    monkeypatch.setattr(stored_labels, "LARGEST_PAINTED", 100)
+    viewer = make_napari_viewer(show=True)
+    image = viewer.add_image((discs.truth > 0).astype(np.uint8) * 200, name="cells")
+    mouse, dock = Mouse(viewer), open_dock(viewer)
+    hint = dock.panel(PromptPanel).hint
+    mouse.click(image, (50, 60))
+    wait_for(lambda: dock.session.masks and not dock.session.is_waiting)
+    mouse.press("K")
+    mouse.move(image, (50, 60))
+    mouse.press("E", shift=True)
+    assert "paint here" in viewer.layers
+    assert hint.text().startswith("Paint object 1 with napari's brush")
+    mouse.press("E", shift=True)
+    assert "paint here" not in viewer.layers
+    assert dock.bridge.prompts.tool == "points"
+    assert hint.text() == "Click into an object."
     dock.close_dock()
 
 

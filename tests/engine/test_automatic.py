@@ -17,6 +17,8 @@ from napari_sam.masks import Candidate
 from napari_sam.model import Sam
 from napari_sam.model.config import VARIANTS
 from napari_sam.tiling import CropGrid
+from napari_sam.training.metrics import overlaps
+from napari_sam.weights.load import load_model
 from tests.engine.oracle import OracleSam, image_of
 
 
@@ -210,6 +212,14 @@ def test_an_image_without_objects():
     assert found.n_objects == 0
     assert not found.labels.any()
     assert found.scores() == {"predicted_iou": {}, "stability": {}}
+
+
+def test_the_bundled_network_finds_and_draws_every_disc(cells):
+    image, truth = cells
+    found = run(segment(image, load_model(device="cpu"))).labels
+    assert found.max() == truth.max() == 5
+    pairs = overlaps(truth, found)
+    assert len(pairs.match(0.8)) == 5
 
 
 def test_weights_without_proposal_head_use_the_grid(cells):

@@ -300,7 +300,9 @@ def test_masks_of_proposals_are_those_of_upscaled_logits(tiny_sam, shape, agreem
     image = rng.integers(0, 256, shape, dtype=np.uint8)
     plane = open_plane(image, tiny_sam)
     crop, embedding = plane.grid[0], plane.of(plane.grid[0])
-    found, _ = result(proposal_candidates(tiny_sam, embedding, crop, lenient()))
+    found, _ = result(
+        proposal_candidates(tiny_sam, embedding, crop, lenient(crowding=0))
+    )
     assert found
     for each in found:
         y, x = crop.to_input([each.point])[0]
@@ -311,7 +313,9 @@ def test_masks_of_proposals_are_those_of_upscaled_logits(tiny_sam, shape, agreem
                 labels=torch.ones(1, 1),
             )
             full = tiny_sam.upscale(logits, crop.input_shape, shape)[0]
-        expected = full[iou[0].argmax()].numpy() > 0
+        # the mean of the masks, in which those that are worth less hardly count
+        shares = torch.softmax(iou[0] / proposals._CLOSE, 0)
+        expected = (shares[:, None, None] * full).sum(0).numpy() > 0
         mask = np.zeros(shape, bool)
         mask[each.box.slices] = each.mask
         union = (mask | expected).sum()
@@ -330,3 +334,29 @@ def test_masks_of_proposals_are_those_of_upscaled_logits(tiny_sam, shape, agreem
 def test_impossible_thresholds_are_refused(thresholds, message):
     with pytest.raises(InputError, match=message):
         ProposalMode(**thresholds)
+
+
+def test_of_masks_worth_nearly_the_same_neither_is_chosen_by_chance():
+    y, x = np.indices((32, 32))
+    inside = -np.hypot(y - 16, x - 16)
+    discs = np.stack([inside + radius for radius in (6, 10, 14)]).astype(np.float32)
+
+    def chosen(*ious):
+        return proposals._Answers.best(
+            torch.from_numpy(discs)[None],
+            torch.tensor([ious]),
+            np.zeros((1, 2), np.int64),
+            np.array([[16, 16]]),
+            (32, 32),
+            ProposalMode(),
+        )
+
+    between = chosen(0.8, 0.8, 0.2)
+    np.testing.assert_allclose(between.logits[0], inside + 8, atol=1e-5)
+    first, second = chosen(0.801, 0.799, 0.2), chosen(0.799, 0.801, 0.2)
+    share = 1 / (1 + np.exp(-0.002 / proposals._CLOSE))  # of the better one: 0.6
+    for each, radius in ((first, 10 - 4 * share), (second, 6 + 4 * share)):
+        np.testing.assert_allclose(each.logits[0], inside + radius, atol=1e-4)
+    assert second.predicted_iou[0] == np.float32(0.801)
+    clear = chosen(0.5, 0.9, 0.2)
+    np.testing.assert_allclose(clear.logits[0], discs[1], atol=1e-4)

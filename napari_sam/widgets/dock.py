@@ -130,11 +130,15 @@ class SegmentAnything(QWidget):
         prompts = self.bridge.prompts
         if prompts is not None and prompts.tool == "look":
             self.panel(PromptPanel).use("points")
-        QTimer.singleShot(0, self._load_first)
+        QTimer.singleShot(0, self._preview_first)
+
+    def _preview_first(self) -> None:
+        self._prepare_preview()
+        # torch takes seconds to import and keeps the interpreter busy meanwhile, so the
+        # new layer is drawn before
+        QTimer.singleShot(_DRAWN_MS, self._load_first)
 
     def _load_first(self) -> None:
-        self._prepare_preview()
-        # torch takes seconds to import and keeps the interpreter busy meanwhile
         if not self._is_closed and self.network.name is None:
             self.panel(ModelPanel).choose_model(self._first_model)
 

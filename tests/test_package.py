@@ -157,12 +157,12 @@ def found_by_npe2(*path: str) -> list[str]:
 
 
 def test_napari_finds_the_editable_install() -> None:
-    expected = [DISTRIBUTION, "Segment Anything for Microscopy", napari_sam.__version__]
+    expected = [DISTRIBUTION, "napari-sam", napari_sam.__version__]
     assert found_by_npe2() == expected
 
 
 def test_napari_finds_the_wheel(archives: tuple[Path, Path], tmp_path: Path) -> None:
     with zipfile.ZipFile(archives[0]) as wheel:
         wheel.extractall(tmp_path)
-    expected = [DISTRIBUTION, "Segment Anything for Microscopy", napari_sam.__version__]
+    expected = [DISTRIBUTION, "napari-sam", napari_sam.__version__]
     assert found_by_npe2(str(tmp_path)) == expected

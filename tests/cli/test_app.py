@@ -55,6 +55,12 @@ def test_help_loads_nothing_heavy() -> None:
     assert not {"torch", "numpy", "zarr", "skimage", "scipy", "napari"} & set(modules)
 
 
+def test_python_runs_the_package_as_the_command_itself() -> None:
+    command = [sys.executable, "-m", "napari_sam", "--version"]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert result.stdout.split()[-1] == napari_sam.__version__
+
+
 def test_only_the_program_makes_waiting_threads_sleep() -> None:
     imported = "import os, napari_sam.cli; print(os.environ.get('OMP_WAIT_POLICY'))"
     assert in_new_python(imported).strip() == "None"

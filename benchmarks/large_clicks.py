@@ -19,7 +19,6 @@ pixels fingerprinted.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -27,8 +26,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch

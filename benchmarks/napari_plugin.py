@@ -12,12 +12,9 @@ while a crop is encoded and while objects are searched; keeping an object in lab
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from typing import TYPE_CHECKING, Any
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import napari
 import numpy as np

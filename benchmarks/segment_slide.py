@@ -25,8 +25,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
-
 import numpy as np
 from skimage.draw import disk
 

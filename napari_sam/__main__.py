@@ -1,4 +1,4 @@
-"""``python -m napari_sam`` is ``napari-sam``, for shells that do not find the command."""
+"""``python -m napari_sam`` is ``napari-sam``, where a shell does not find that."""
 
 from napari_sam.cli import main
 

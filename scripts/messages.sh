@@ -35,6 +35,7 @@ if [ ! -w "${HOME:-/nonexistent}" ]; then
     HOME=$PWD/.venv-home
 fi
 
-# Waiting threads sleep and do not spin: several times faster when the cores are shared.
-# OpenMP reads it when torch is loaded.
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+# Waiting threads spin briefly and then sleep: see napari_sam/threads.py.
+if [ -z "${OMP_WAIT_POLICY:-}${GOMP_SPINCOUNT:-}" ]; then
+    export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=3000
+fi

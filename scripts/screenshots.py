@@ -266,7 +266,6 @@ def main() -> None:
             "SCREENSHOTS_UNDER_XVFB": "1",
             "QT_QPA_PLATFORM": "xcb",
             "LIBGL_ALWAYS_SOFTWARE": "1",
-            "OMP_WAIT_POLICY": "PASSIVE",
             # no session of the user is offered in a picture
             "XDG_DATA_HOME": tempfile.mkdtemp(),
         }

@@ -100,9 +100,9 @@ def test_without_home_that_of_the_user_is_taken_if_it_is_there(tmp_path: Path) -
     assert shell('echo "$HOME"', tmp_path).stdout.strip() == expected
 
 
-def test_waiting_threads_sleep_unless_the_user_said_otherwise(tmp_path: Path) -> None:
-    show = 'echo "$OMP_WAIT_POLICY"'
-    assert shell(show, tmp_path).stdout.strip() == "PASSIVE"
+def test_threads_spin_briefly_unless_the_user_said_otherwise(tmp_path: Path) -> None:
+    show = 'echo "${OMP_WAIT_POLICY:-} ${GOMP_SPINCOUNT:-}"'
+    assert shell(show, tmp_path).stdout.strip() == "PASSIVE 3000"
     own = shell(show, tmp_path, OMP_WAIT_POLICY="ACTIVE")
     assert own.stdout.strip() == "ACTIVE"
 

@@ -1,7 +1,6 @@
 """The application: its commands, its messages, its exit status."""
 
 import logging
-import os
 import sys
 import warnings
 from typing import Annotated
@@ -25,6 +24,7 @@ from napari_sam.errors import (
     NapariSamError,
     NapariSamWarning,
 )
+from napari_sam.threads import spin_briefly
 
 _INPUT_ERRORS = (InputError, FormatError, MissingFileError)
 
@@ -60,9 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments : list of str, optional
         Instead of those the process was started with.
     """
-    # Waiting threads sleep and do not spin: several times faster on shared cores.
-    # OpenMP reads it when torch is loaded, which no import above does.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    spin_briefly()  # no import above has loaded torch
     with warnings.catch_warnings():
         warnings.simplefilter("always", NapariSamWarning)
         warnings.showwarning = _show_warning

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from napari_sam.errors import NapariSamError
+from napari_sam.threads import spin_briefly
 from napari_sam.widgets.torch_library import load_torch_library
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Network:
         """
 
         def work() -> Planes:
+            spin_briefly()
             load_torch_library()
             # imports hold up the window, so those of a search are made now, too
             from napari_sam.engine import candidates, complete  # noqa: F401

@@ -61,18 +61,25 @@ def test_python_runs_the_package_as_the_command_itself() -> None:
     assert result.stdout.split()[-1] == napari_sam.__version__
 
 
-def test_only_the_program_makes_waiting_threads_sleep() -> None:
-    imported = "import os, napari_sam.cli; print(os.environ.get('OMP_WAIT_POLICY'))"
-    assert in_new_python(imported).strip() == "None"
+def test_only_the_program_says_how_long_threads_spin() -> None:
+    show = (
+        "print(*map(os.environ.get, ['OMP_WAIT_POLICY', 'GOMP_SPINCOUNT']),"
+        " 'torch' in sys.modules)"
+    )
+    assert in_new_python(f"import os, sys, napari_sam.cli; {show}").split() == [
+        "None", "None", "False"
+    ]  # fmt: skip
     ran = (
         "import os, sys, napari_sam.cli as cli\n"
         "try: cli.main(['--version'])\n"
-        "except SystemExit:\n"
-        "    print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+        f"except SystemExit: {show}"
     )
-    assert in_new_python(ran).split() == [napari_sam.__version__, "PASSIVE", "False"]
+    version = napari_sam.__version__
+    assert in_new_python(ran).split() == [version, "PASSIVE", "3000", "False"]
     own = in_new_python(ran, OMP_WAIT_POLICY="ACTIVE").split()
-    assert own == [napari_sam.__version__, "ACTIVE", "False"]
+    assert own == [version, "ACTIVE", "None", "False"]
+    own = in_new_python(ran, GOMP_SPINCOUNT="7").split()
+    assert own == [version, "None", "7", "False"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

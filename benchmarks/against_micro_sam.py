@@ -85,7 +85,7 @@ def main() -> None:
 def run_alone(command: list[str], threads: int) -> None:
     """Run a process that computes on so many threads."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    limits = dict.fromkeys(names, str(threads)) | {"OMP_WAIT_POLICY": "PASSIVE"}
+    limits = dict.fromkeys(names, str(threads))
     subprocess.run(command, check=True, env=os.environ | limits)
 
 

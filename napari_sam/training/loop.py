@@ -39,7 +39,7 @@ from napari_sam.training.muon import Muon
 from napari_sam.training.rounds import PromptRounds, draw_rounds
 from napari_sam.weights.device import pick_device
 from napari_sam.weights.load import load_model, save_weights
-from napari_sam.writers.atomic import make_folder
+from napari_sam.writers.atomic import atomic, make_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -397,7 +397,8 @@ def _forget_curves(path: Path, step: int) -> None:
         head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         done = {str(number) for number in range(1, step + 1)}
         kept = [line for line in lines if line.partition(",")[0] in done]
-        path.write_text("".join([head, *kept]), encoding="utf-8")
+        with atomic(path, overwrite=True) as part:
+            part.write_text("".join([head, *kept]), encoding="utf-8")
 
 
 def _one_thread(worker: int) -> None:

@@ -122,9 +122,23 @@ class AutomaticForm(QWidget):
         if not has_head:
             self.mode.setCurrentIndex(self.mode.findData("grid"))
 
-    def show_progress(self, done: int | None, total: int = 0) -> None:
-        """Show how many crops are searched; None when no search is running."""
+    def show_progress(
+        self, done: int | None, total: int = 0, unit: str | None = None
+    ) -> None:
+        """Show how far a search is.
+
+        Parameters
+        ----------
+        done : int or None
+            None when no search is running.
+        total : int
+            0 while it is not known.
+        unit : str, optional
+            What is counted, from now on.
+        """
         running = done is not None
+        if unit is not None:
+            self.progress.setFormat(f"%v of %m {unit}")
         self.progress.setVisible(running)
         self.run.setText("Stop" if running else "Find objects")
         self.run.setToolTip("Stop; what has been found stays." if running else _RUN)
@@ -184,7 +198,6 @@ class AutomaticForm(QWidget):
         self.run = button("Find objects", _RUN)
         self.run.clicked.connect(self._run_or_stop)
         self.progress = QProgressBar()
-        self.progress.setFormat("%v of %m crops")
         for label, widget in (
             ("Where", self.extent),
             ("How", self.mode),

@@ -64,6 +64,7 @@ class AutomaticPanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.form)
         self.candidates = CandidateLayer(parts.viewer)
+        parts.bridge.candidate_layer = lambda: self.candidates.layer
         self.choice: Choice | None = None
         self._task: Task | None = None
         self._place: object = None  # the plane that is searched, or was
@@ -107,7 +108,7 @@ class AutomaticPanel(QWidget):
         search = self.form.search()
         image = self._parts.bridge.image
         region = None
-        self.form.show_progress(0)
+        self.form.show_progress(0, unit="planes" if extent == "stack" else "crops")
         self.form.show_found(None)
         self._activity.begin()
         if image is not None and extent != "stack":

@@ -89,6 +89,8 @@ class LayerBridge:
     ----------
     count_embedded : callable
         Returns how many crops of a view are known to be embedded.
+    candidate_layer : callable
+        Returns the layer of candidates that can be marked; None without a search.
     """
 
     image_changed = Signal(object)
@@ -114,6 +116,7 @@ class LayerBridge:
         self._scale: float | None = None
         self._seen: Intensity | None = None  # kept for the model, though not shown
         self.count_embedded: Callable[[PlaneView], int] = lambda view: 0
+        self.candidate_layer: Callable[[], Labels | None] = lambda: None
         self._settled = QTimer()
         self._settled.setSingleShot(True)
         self._settled.setInterval(_SETTLED_MS)

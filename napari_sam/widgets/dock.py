@@ -111,6 +111,8 @@ class SegmentAnything(QWidget):
         self.bridge.labels_changed.connect(self._find_records)
         self.bridge.choose_image(self._first_image())
         self.bridge.image_changed.connect(self._image_changed)
+        self._early_clicks: list[tuple[float, ...]] = []
+        viewer.mouse_drag_callbacks.append(self._clicked_early)
         viewer.mouse_move_callbacks.append(self._moved)
         viewer.mouse_wheel_callbacks.append(self._turned)
         viewer.layers.selection.events.active.connect(self._selected)
@@ -130,6 +132,9 @@ class SegmentAnything(QWidget):
         prompts = self.bridge.prompts
         if prompts is not None and prompts.tool == "look":
             self.panel(PromptPanel).use("points")
+        if prompts is not None:
+            for at in self._early_clicks:
+                prompts.points.add(prompts.points.world_to_data(at))
         QTimer.singleShot(0, self._preview_first)
 
     def _preview_first(self) -> None:
@@ -204,6 +209,7 @@ class SegmentAnything(QWidget):
         for panel in self.panels.values():
             if hasattr(panel, "close_panel"):
                 panel.close_panel()
+        self.viewer.mouse_drag_callbacks.remove(self._clicked_early)
         self.viewer.mouse_move_callbacks.remove(self._moved)
         self.viewer.mouse_wheel_callbacks.remove(self._turned)
         self.viewer.layers.selection.events.active.disconnect(self._selected)
@@ -367,6 +373,15 @@ class SegmentAnything(QWidget):
             self.bridge.hover()
         else:
             self.session.peek(None)
+
+    def _clicked_early(self, _viewer: Any, event: Any) -> Iterator[None]:
+        """Remember a click that comes before there is a layer of points."""
+        prompts, at = self.bridge.prompts, tuple(event.position)
+        looks = self.viewer.layers.selection.active in self.bridge.images()
+        yield
+        is_click = event.type != "mouse_move"
+        if looks and is_click and prompts and not prompts.is_ready:
+            self._early_clicks.append(at)
 
     def _moved(self, _viewer: Any, _event: Any) -> None:
         # one question at a time: the next one asks about where the mouse is by then

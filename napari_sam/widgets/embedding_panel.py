@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _SETTLED_MS = 400  # after the last move of the camera
 _LOOK_MS = 150  # a crop takes the encoder longer
+_RESTS = "Rests. Clicks are answered meanwhile; go on when you like."
 
 
 class _Opened(NamedTuple):
@@ -131,11 +132,19 @@ class EmbeddingPanel(QWidget):
 
     def _view_changed(self, view: PlaneView | None) -> None:
         """Say that embeddings are of another plane, or of another contrast."""
-        was_embedded = self._embedding is not None
+        was_running, was_embedded = self._task is not None, self._embedding is not None
         self.stop()
-        if was_embedded and view is not None:
+        if was_embedded:
             self.status.setText(
-                "The plane or its contrast has changed; embed it for fast clicks here."
+                ""
+                if view is None
+                else "The plane or its contrast has changed; embed it for fast clicks "
+                "here."
+            )
+        if was_running:
+            show_warning(
+                "Embedding has stopped, because another plane or contrast is shown; "
+                "what is embedded stays. Show it again and embed once more to go on."
             )
 
     def _make_controls(self) -> None:
@@ -219,6 +228,7 @@ class EmbeddingPanel(QWidget):
             return
         self._prefer()
         self._show(len(embedding.grid))
+        self.progress.setValue(self._begun[1])
         self._activity.begin()
         self.status.setText("Encoding the first crop ...")
         skip = self.skip.isChecked()
@@ -241,7 +251,9 @@ class EmbeddingPanel(QWidget):
         self.progress.setMaximum(step.total)
         self.progress.setValue(step.done)
         begun, n_before = self._begun
-        if step.done > n_before:
+        if self.pause.isChecked():  # the crop that was in hand
+            self.status.setText(_RESTS)
+        elif step.done > n_before:
             each = (time.monotonic() - begun) / (step.done - n_before)
             self.status.setText(f"{_duration(each * (step.total - step.done))} left")
 
@@ -270,7 +282,11 @@ class EmbeddingPanel(QWidget):
     def _pause(self, checked: bool) -> None:
         if self._task is not None:
             self._parts.worker.pause(self._task, paused=checked)
-            self.status.setText("Rests after the crop in hand." if checked else "")
+            self.status.setText(
+                "Rests after the crop in hand." if checked else "Goes on ..."
+            )
+            # a rest says nothing about how long a crop takes
+            self._begun = time.monotonic(), self.progress.value()
         self.pause.setText("Go on" if checked else "Pause")
 
     def _camera_moved(self, _event: object = None) -> None:

@@ -192,6 +192,12 @@ class PromptPanel(QWidget):
                 f"Paint object {number} with napari's brush. {key_of('tool')}, or a "
                 "tool above, points at objects again."
             )
+        active = self._parts.viewer.layers.selection.active
+        if tool == "look" and active and active is bridge.candidate_layer():
+            return (
+                f"Click candidates to mark them. {key_of('tool')}, or a tool above, "
+                "points at objects again."
+            )
         if tool == "look":
             return (
                 f"Choose a tool above, or press {key_of('tool')}, to point at objects "
@@ -344,7 +350,10 @@ class PromptPanel(QWidget):
         if session.view is None:
             self.hint.setText(self._next_step())
         elif can_keep:
-            noun = "object" if len(masks) == 1 else f"{len(masks)} objects"
+            if draft.object_id is not None:
+                noun = f"mask as object {draft.object_id}"
+            else:
+                noun = "object" if len(masks) == 1 else f"{len(masks)} objects"
             empty = not any(each.box.area for each in masks)
             points = "" if self.tools["points"].isChecked() else "press W, "
             self.hint.setText(

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
+from napari.utils.colormaps import CyclicLabelColormap, label_colormap
+from napari.utils.colormaps.standardize_color import transform_color
 
 from napari_sam.engine.label_store import LabelStore
+from napari_sam.widgets.mask_preview import PREVIEW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +36,8 @@ LARGEST_PAINTED = 8192 * 8192
 """Pixels of a plane up to which labels are one layer that can be painted (ours): its
 refresh then takes a tenth of a second."""
 
+_ALIKE = 0.25  # distance of colours in RGB, each 0 to 1; found by eye
+
 
 def is_too_large(shape: Sequence[int]) -> bool:
     """Whether labels of a shape (..., Y, X) are better kept in a store."""
@@ -48,6 +53,7 @@ def store_layer(store: LabelStore, **options: Any) -> Labels:
     **options
         Of the layer: name, scale, translate and so on.
     """
+    options = {"colormap": object_colours()} | options
     layer = Labels(store.shown_levels, multiscale=True, **options)
     layer.metadata[STORE] = store
     return layer
@@ -65,7 +71,20 @@ def new_labels(shape: tuple[int, ...], **options: Any) -> Labels:
     """
     if is_too_large(shape):
         return store_layer(LabelStore.create(shape), **options)
-    return Labels(np.zeros(shape, np.uint32), **options)
+    return Labels(np.zeros(shape, np.uint32), colormap=object_colours(), **options)
+
+
+def object_colours() -> CyclicLabelColormap:
+    """Return napari's colours of labels, but none that looks like a preview.
+
+    The few that do have red and blue exchanged.
+    """
+    usual = label_colormap(49)  # as many as napari takes
+    colours = np.array(usual.colors)
+    preview = transform_color(PREVIEW)[0]
+    alike = np.linalg.norm(colours[:, :3] - preview[:3], axis=1) < _ALIKE
+    colours[alike, :3] = colours[alike, 2::-1]
+    return CyclicLabelColormap(colors=colours, background_value=0, seed=usual.seed)
 
 
 class StoreTarget:

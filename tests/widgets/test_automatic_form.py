@@ -60,6 +60,10 @@ def test_the_button_runs_then_stops(panel: AutomaticForm, qtbot: QtBot) -> None:
     panel.show_progress(2, 9)
     assert panel.run.text() == "Stop"
     assert (panel.progress.value(), panel.progress.maximum()) == (2, 9)
+    panel.show_progress(3, 9, unit="planes")
+    assert panel.progress.text() == "3 of 9 planes"
+    panel.show_progress(4, 9)
+    assert panel.progress.text() == "4 of 9 planes"
     with qtbot.waitSignal(panel.stop_asked):
         panel.run.click()
     panel.show_progress(None)

@@ -70,8 +70,12 @@ def press_undo(layer: Any) -> None:
 def test_find_choose_keep_undo(
     dock: Any, truth: NDArray[np.uint32], qtbot: QtBot
 ) -> None:
+    from napari_sam.widgets.prompt_panel import PromptPanel
+
     panel = find(dock, qtbot)
     assert "<b>4</b>" in panel.form.count.text()
+    hint = dock.panel(PromptPanel).hint
+    qtbot.waitUntil(lambda: "Click candidates to mark them" in hint.text())
     shown = panel.choice.picture(Box.whole(truth.shape), width=2)
     np.testing.assert_array_equal(panel.candidates.layer.data, shown)
     np.testing.assert_array_equal(
@@ -103,6 +107,7 @@ def test_find_choose_keep_undo(
     qtbot.waitUntil(lambda: panel.choice is None, timeout=PATIENCE_MS)
     np.testing.assert_array_equal(labels.data > 0, truth > 0)
     assert panel.candidates.layer is None
+    qtbot.waitUntil(lambda: "Click into an object" in hint.text())
 
     dock.session.undo()
     np.testing.assert_array_equal(labels.data > 0, truth == 1)

@@ -155,6 +155,27 @@ def test_a_first_click_works_on_an_image_opened_after_the_dock(
     dock.close_dock()
 
 
+def test_a_click_before_the_dock_is_ready_counts(
+    make_napari_viewer: Callable[..., napari.Viewer],
+    discs: DiscPlanes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from napari_sam.widgets.dock import SegmentAnything
+
+    viewer = make_napari_viewer(show=True)
+    image = viewer.add_image((discs.truth > 0).astype(np.uint8) * 200, name="cells")
+    viewer.window.resize(1100, 750)
+    settle(20)
+    monkeypatch.setattr("napari_sam.widgets.dock._DRAWN_MS", 3000)
+    dock, mouse = SegmentAnything(viewer), Mouse(viewer)
+    mouse.drag(image, (120, 150), (100, 150))  # moves the camera
+    mouse.click(image, (50, 60))
+    assert not dock.bridge.prompts.is_ready
+    wait_for(lambda: dock.session.masks)
+    np.testing.assert_allclose(dock.session.draft.points, [[50, 60]], atol=1)
+    dock.close_dock()
+
+
 def test_keys_for_the_object_under_the_mouse_and_hovering(
     make_napari_viewer: Callable[..., napari.Viewer], discs: DiscPlanes
 ) -> None:

@@ -162,6 +162,63 @@ def test_empty_crops_and_the_one_that_fails_are_shown(
     assert oracle.n_encoded == len(grid) - len(empty)
 
 
+def test_a_rest_is_told_and_what_is_known_counts_from_the_start(
+    dock: Any, qtbot: QtBot, oracle: OracleSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_sam.widgets.embedding_panel import EmbeddingPanel
+
+    panel = dock.panel(EmbeddingPanel)
+    panel.skip.setChecked(False)
+    may_go_on = threading.Event()
+    encode = OracleSam.encode
+
+    def wait(self: OracleSam, x: Any) -> Any:
+        if self.n_encoded == 3:
+            assert may_go_on.wait(PATIENCE_MS / 1000)
+        return encode(self, x)
+
+    monkeypatch.setattr(OracleSam, "encode", wait)
+    panel.run.click()
+    qtbot.waitUntil(lambda: panel.progress.value() > 0, timeout=PATIENCE_MS)
+    panel.pause.click()
+    assert "after the crop in hand" in panel.status.text()
+    n_before = panel.progress.value()
+    may_go_on.set()
+    qtbot.waitUntil(lambda: panel.progress.value() > n_before, timeout=PATIENCE_MS)
+    assert panel.status.text().startswith("Rests.")
+    qtbot.waitUntil(lambda: not dock.worker.is_busy)
+    panel.run.click()  # stop
+    n_known = dock.bridge.count_embedded(dock.session.view)
+    assert 0 < n_known < len(dock.network.planes.open(dock.session.view).grid)
+    seen: list[int] = []
+    panel.progress.valueChanged.connect(seen.append)
+    panel.run.click()
+    qtbot.waitUntil(lambda: "is embedded" in panel.status.text(), timeout=PATIENCE_MS)
+    assert min(each for each in seen if each) >= n_known
+
+
+def test_an_image_that_goes_while_it_is_embedded(
+    dock: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_sam.widgets import embedding_panel
+
+    told: list[str] = []
+    monkeypatch.setattr(embedding_panel, "show_warning", told.append)
+    panel = dock.panel(embedding_panel.EmbeddingPanel)
+    panel.run.click()
+    qtbot.waitUntil(lambda: panel.progress.value() > 0, timeout=PATIENCE_MS)
+    panel.pause.click()
+    dock.viewer.layers.remove(dock.bridge.image)
+    assert panel.status.text() == ""
+    assert panel.run.text() == "Embed this plane"
+    assert panel.progress.isHidden()
+    assert panel.overlay.layer is None
+    assert len(told) == 1
+    assert "what is embedded stays" in told[0]
+    panel.run.click()
+    assert "open an image" in told[1]
+
+
 def test_what_comes_into_view_is_embedded_next(
     dock: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:

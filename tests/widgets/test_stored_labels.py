@@ -51,3 +51,22 @@ def test_only_large_planes_need_a_store() -> None:
     assert is_too_large((20_000, 20_000))
     assert is_too_large((3, 9000, 9000))
     assert not is_too_large((500, 2048, 2048))
+
+
+def test_no_object_has_the_colour_of_the_preview() -> None:
+    from napari.layers import Labels
+
+    from napari_sam.widgets.stored_labels import new_labels
+
+    usual = Labels(np.zeros((8, 8), np.uint32))
+    preview = np.array([0x56, 0xB4, 0xE9]) / 255
+    for shape in ((8, 8), (9000, 9000)):
+        layer = new_labels(shape)
+        assert layer.get_color(0) is None or not np.any(layer.get_color(0))
+        ids = range(1, 99)
+        colours = np.array([layer.get_color(n)[:3] for n in ids])
+        others = np.array([usual.get_color(n)[:3] for n in ids])
+        assert np.linalg.norm(others - preview, axis=1).min() < 0.1
+        assert np.linalg.norm(colours - preview, axis=1).min() > 0.25
+        same = (colours == others).all(axis=1)
+        assert same.sum() >= 94  # the others are those of napari

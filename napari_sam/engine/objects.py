@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import reduce
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import numpy as np
+from scipy import ndimage
+
 from napari_sam.engine.records import ObjectRecord
 from napari_sam.errors import InputError
 from napari_sam.labels import (
@@ -20,18 +23,18 @@ from napari_sam.labels import (
 from napari_sam.tiling import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_sam.engine.request import PlaneView
     from napari_sam.engine.session import Session
-    from napari_sam.labels import PlaneIndex
+    from napari_sam.labels import LabelTarget, PlaneIndex
 
 Repair: TypeAlias = Literal["smooth", "fill", "islands"]
 
 _MARGIN = 8  # pixels around an object that smoothing may reach (4 sigma)
+_MOST_NAMED = 8  # ids in a sentence
 _MOST_PARTS = 16  # of an object that a line cuts; more are a slip of the hand
 _REPAIRS: dict[Repair, tuple[str, Callable[..., NDArray[np.uint32]]]] = {
     "smooth": ("smooth", smoothed),
@@ -41,15 +44,24 @@ _REPAIRS: dict[Repair, tuple[str, Callable[..., NDArray[np.uint32]]]] = {
 
 
 def delete(session: Session, ids: Sequence[int]) -> None:
-    """Delete objects of the plane.
+    """Delete objects of the plane, each in its own box: they may lie far apart.
 
     Raises
     ------
     InputError
         If the plane has none of them.
     """
-    box = _box(session, ids)
-    _edit(session, f"delete {_named(ids)}", box, lambda x: without(x, ids), ids)
+    view, labels = session.view, session.labels
+    boxes = {} if view is None or labels is None else _boxes(labels, view.index, ids)
+    if view is None or labels is None or not boxes:
+        raise InputError(f"no {_named(ids)} on this plane; choose another")
+    edits = []
+    for number, box in boxes.items():
+        old = labels.read(view.index, box)
+        edits.append(LabelEdit(view.index, box, old, without(old, [number])))
+    session.edit_labels(
+        f"delete {_named(sorted(boxes))}", edits, _forgotten(session, view.index, boxes)
+    )
 
 
 def merge(session: Session, ids: Sequence[int]) -> int:
@@ -182,13 +194,19 @@ def _edit(
     edit = LabelEdit(view.index, box, before, change(before))
     if not edit.n_changed:
         return False
-    records = [
-        (each, _elsewhere(session.records[each], view.index))
+    session.edit_labels(what, [edit], _forgotten(session, view.index, gone))
+    return True
+
+
+def _forgotten(
+    session: Session, index: PlaneIndex, gone: Iterable[int]
+) -> list[tuple[int, ObjectRecord | None]]:
+    """Return what is left of the records of objects that a plane has lost."""
+    return [
+        (each, _elsewhere(session.records[each], index))
         for each in gone
         if each in session.records
     ]
-    session.edit_labels(what, [edit], records)
-    return True
 
 
 def _elsewhere(record: ObjectRecord, index: PlaneIndex) -> ObjectRecord | None:
@@ -211,6 +229,27 @@ def _box(session: Session, ids: Sequence[int]) -> Box:
     return reduce(Box.union, found)
 
 
+def _boxes(
+    labels: LabelTarget, index: PlaneIndex, ids: Sequence[int]
+) -> dict[int, Box]:
+    """Find many objects of a plane, those that are there, by their ids."""
+    if len(ids) == 1 or hasattr(labels, "boxes"):  # a store knows where they lie
+        found = {each: labels.box_of(index, each) for each in ids}
+        return {each: box for each, box in found.items() if box is not None}
+    sides = [n for n, each in zip(labels.shape, index, strict=True) if each is None]
+    plane = labels.read(index, Box(0, 0, *sides))
+    wanted = np.unique(np.asarray(ids, np.uint32))
+    numbers = np.where(np.isin(plane, wanted), np.searchsorted(wanted, plane) + 1, 0)
+    regions = ndimage.find_objects(numbers)
+    return {
+        number: Box(at[0].start, at[1].start, at[0].stop, at[1].stop)
+        for number, at in zip(wanted.tolist(), regions, strict=False)
+        if at is not None
+    }
+
+
 def _named(ids: Sequence[int]) -> str:
+    if len(ids) > _MOST_NAMED:
+        return f"{len(ids)} objects"
     noun = "object" if len(ids) == 1 else "objects"
     return f"{noun} {', '.join(map(str, ids))}"

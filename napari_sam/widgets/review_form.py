@@ -112,12 +112,15 @@ class ReviewForm(QWidget):
         Object id, and "accepted", "rejected" or "new".
     reopen_asked : int
         Object id, to be refined.
+    deletion_asked : list of int
+        Object ids, those that are rejected.
     refresh_asked : no argument
     """
 
     object_chosen = Signal(object)
     state_asked = Signal(int, str)
     reopen_asked = Signal(int)
+    deletion_asked = Signal(list)
     refresh_asked = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -140,6 +143,12 @@ class ReviewForm(QWidget):
         self.filter.setToolTip("Which objects are listed.")
         self.filter.currentIndexChanged.connect(self._use_filter)
         self.count = QLabel()
+        self.delete_rejected = QPushButton("Delete rejected")
+        self.delete_rejected.setToolTip(
+            "Take all rejected objects of this plane out of the labels; one undo "
+            "brings them back."
+        )
+        self.delete_rejected.clicked.connect(self._delete_rejected)
         refresh = QPushButton("Refresh")
         refresh.setToolTip("Read the objects of this plane again.")
         refresh.clicked.connect(self.refresh_asked)
@@ -150,8 +159,11 @@ class ReviewForm(QWidget):
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addLayout(top)
         layout.addWidget(self.view, 1)
-        layout.addWidget(self.count)
         layout.addLayout(self._make_buttons())
+        bottom = QHBoxLayout()
+        bottom.addWidget(self.count, 1)
+        bottom.addWidget(self.delete_rejected)
+        layout.addLayout(bottom)
         self.set_rows([])
 
     def set_rows(self, rows: Sequence[ReviewRow]) -> None:
@@ -161,6 +173,7 @@ class ReviewForm(QWidget):
         n_seen = sum(row.state != "new" for row in rows)
         noun = "object" if len(rows) == 1 else "objects"
         self.count.setText(f"{len(rows)} {noun}, {n_seen} reviewed")
+        self.delete_rejected.setEnabled(bool(self._rejected()))
         if chosen is not None:
             self.choose(chosen.object_id, tell=False)
 
@@ -238,6 +251,12 @@ class ReviewForm(QWidget):
         chosen = self.chosen()
         if chosen is not None:
             self.reopen_asked.emit(chosen.object_id)
+
+    def _delete_rejected(self) -> None:
+        self.deletion_asked.emit(self._rejected())
+
+    def _rejected(self) -> list[int]:
+        return [row.object_id for row in self.table.rows if row.state == "rejected"]
 
     def _set_state(self, state: str) -> None:
         chosen = self.chosen()

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_sam.engine import objects
 from napari_sam.engine.records import ObjectRecord
 from napari_sam.engine.review import review_rows
+from napari_sam.errors import InputError
 from napari_sam.widgets.review_form import ReviewForm
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class ReviewPanel(QWidget):
         self.form.object_chosen.connect(self._go_to)
         self.form.state_asked.connect(self._set_state)
         self.form.reopen_asked.connect(parts.session.open_object)
+        self.form.deletion_asked.connect(self._delete)
         self.form.refresh_asked.connect(self.refresh)
         session = parts.session
         session.labels_changed.connect(self._something_changed)
@@ -99,6 +102,13 @@ class ReviewPanel(QWidget):
         camera.zoom = min(canvas) / (_ZOOM * side)
         if bridge.labels is not None:
             bridge.labels.selected_label = row.object_id
+
+    def _delete(self, ids: list[int]) -> None:
+        try:
+            objects.delete(self._parts.session, ids)
+        except InputError as error:  # painted over since the table was read
+            self._parts.network.failed.emit(error)
+            self.refresh()
 
     def _set_state(self, object_id: int, state: str) -> None:
         session = self._parts.session

@@ -10,6 +10,7 @@ import pytest
 
 from napari_sam.engine import objects
 from napari_sam.engine.draft import Shape
+from napari_sam.engine.label_store import LabelStore
 from napari_sam.engine.planes import Planes
 from napari_sam.engine.request import PlaneView
 from napari_sam.engine.saved_session import Snapshot, read_session
@@ -18,6 +19,7 @@ from napari_sam.errors import FormatError, InputError, MissingFileError
 from napari_sam.images import ImageSource
 from napari_sam.labels import ArrayLabels
 from napari_sam.prompts import read_prompts
+from napari_sam.tiling import Box
 from tests.engine.discs import DiscPlanes
 
 if TYPE_CHECKING:
@@ -139,6 +141,32 @@ def test_many_boxes_are_many_objects_in_one_request(desk: Desk) -> None:
     assert desk.session.undo() == "commit objects 1, 2, 3"
     assert not desk.labels.any()
     assert len(desk.session.draft.shapes) == 3
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_many_objects_are_deleted_in_one_step(desk: Desk, stored: bool) -> None:
+    if stored:
+        store = LabelStore.create(desk.truth.shape)
+        desk.session.set_labels(store)
+        labels: ArrayLabels | LabelStore = store
+    else:
+        labels = ArrayLabels(desk.labels)
+        desk.session.set_labels(labels)
+    plane, whole = (None, None), Box(0, 0, *desk.truth.shape)
+    boxes = [(8, 8, 33, 33), (48, 16, 74, 44), (48, 66, 84, 102)]
+    desk.session.set_shapes([Shape.of_box(box) for box in boxes])
+    assert desk.session.commit() == [1, 2, 3]
+    before = labels.read(plane, whole)
+    objects.delete(desk.session, [3, 9, 1])  # 9 was never there
+    np.testing.assert_array_equal(
+        labels.read(plane, whole), np.where(before == 2, 2, 0)
+    )
+    assert list(desk.session.records) == [2]
+    with pytest.raises(InputError, match="no objects 1, 3 on this plane"):
+        objects.delete(desk.session, [1, 3])
+    assert desk.session.undo() == "delete objects 1, 3"
+    np.testing.assert_array_equal(labels.read(plane, whole), before)
+    assert sorted(desk.session.records) == [1, 2, 3]
 
 
 def test_points_belong_to_the_box_that_holds_them(desk: Desk) -> None:

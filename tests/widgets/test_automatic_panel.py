@@ -265,6 +265,13 @@ def test_review_and_export_of_what_was_found(
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == ["new", "rejected", "new", "new"]
     assert all(0 < float(row["predicted_iou"]) <= 1 for row in rows)
+    review.refresh()
+    button = review.form.delete_rejected
+    qtbot.waitUntil(button.isEnabled, timeout=PATIENCE_MS)
+    button.click()
+    np.testing.assert_array_equal(labels.data, np.where(before == 2, 0, before))
+    dock.session.undo()
+    np.testing.assert_array_equal(labels.data, before)
 
 
 def test_after_an_error_the_candidates_can_be_kept_again(

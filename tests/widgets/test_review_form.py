@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,3 +94,20 @@ def test_new_rows_keep_the_chosen_one_and_move_no_camera(panel: ReviewForm) -> N
     panel.set_rows(ROWS[1:])
     assert panel.chosen() == ROWS[2]
     assert told == []
+
+
+def test_the_rejected_are_deleted_by_one_button(
+    panel: ReviewForm, qtbot: QtBot
+) -> None:
+    from qtpy.QtCore import Qt
+
+    assert not panel.delete_rejected.isEnabled()
+    panel.set_rows(
+        [replace(row, state="rejected") for row in ROWS[:2]] + ROWS[2:],
+    )
+    panel.filter.setCurrentIndex(panel.filter.findText("Accepted"))
+    with qtbot.waitSignal(panel.deletion_asked) as asked:
+        qtbot.mouseClick(panel.delete_rejected, Qt.MouseButton.LeftButton)
+    assert asked.args == [[1, 2]]
+    panel.set_rows(ROWS[2:])
+    assert not panel.delete_rejected.isEnabled()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from napari_sam.engine.cores import cut_evenly, side_by_side
 from napari_sam.engine.enlarge import Drawn, extent, plane_logits, unscaled_mask
 from napari_sam.engine.jobs import device_errors
 from napari_sam.engine.predict import decode_points, decoder_batch
@@ -194,9 +195,13 @@ def _of_crop(
     with torch.inference_mode(), device_errors():
         prepared = model.prepare(embedding)
     size = mode.batch or decoder_batch(prepared.size, model.device)
-    for i in range(0, len(points), size):
-        batch = points[i : i + size]
-        found += _certain_masks(model, prepared, crop, batch, mode)
+    batches = [points[part] for part in cut_evenly(len(points), size, model.device)]
+
+    def ask(batch: NDArray[np.float64]) -> list[Candidate]:
+        return _certain_masks(model, prepared, crop, batch, mode)
+
+    for each in side_by_side(ask, batches, model.device):
+        found += each
         yield
     if mode.drop_at_borders:
         found = [c for c in found if not touches_border(c.box, crop.box, plane)]

@@ -17,12 +17,14 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from napari_sam.engine.box_level import fill_boxes
+from napari_sam.engine.cores import cut_evenly, side_by_side
 from napari_sam.engine.enlarge import (
     Drawn,
     extent,
@@ -317,20 +319,30 @@ class Predictor:
         """
         seen = [_seen(each, crop) for each in prompts]
         found: dict[int, tuple[Tensor, Tensor]] = {}
+        whole, device = self.model.config.embedding_size, self.model.device
         for group in alike(seen):
             sides = {i: self._side(seen[i], crop) for i in group}
+            has_masks = seen[group[0]].mask is not None
             while sides:
                 side = min(sides.values())
                 members = [i for i in sides if sides[i] == side]
-                size = decoder_batch((side, side), self.model.device)
-                for first in range(0, len(members), size):
-                    batch = members[first : first + size]
-                    answers = self._decode(
-                        [seen[i] for i in batch], crop, multimask, side
-                    )
+                most = decoder_batch((side, side), device)
+                batches = [members[p] for p in cut_evenly(len(members), most, device)]
+                ask = partial(
+                    self._decode,
+                    source=self._share(crop, has_masks=has_masks)
+                    if side == whole
+                    else self.embedding.of(crop),
+                    crop=crop,
+                    multimask=multimask,
+                    side=side,
+                )
+                asked = [[seen[i] for i in batch] for batch in batches]
+                answered = side_by_side(ask, asked, device)
+                for batch, answers in zip(batches, answered, strict=True):
                     for i, logits, ious, is_cut in zip(batch, *answers, strict=True):
                         if is_cut:
-                            sides[i] = min(2 * side, self.model.config.embedding_size)
+                            sides[i] = min(2 * side, whole)
                         else:
                             del sides[i]
                             found[i] = logits, ious
@@ -350,11 +362,15 @@ class Predictor:
     def _decode(
         self,
         prompts: Sequence[Prompts],
+        source: Tensor | _Shared,
         crop: Crop,
         multimask: bool | None,
         side: int,
     ) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
         """Decode a batch of objects whose prompts are alike, in windows of a side.
+
+        The source is the embedding of the crop, or, for windows that are the whole
+        crop, what prompts on it share. Several threads may be here at once.
 
         Returns
         -------
@@ -367,20 +383,23 @@ class Predictor:
         first = prompts[0]
         if multimask is None:
             multimask = first.n_points == 1 and not first.has_box and first.mask is None
-        is_whole = side == self.model.config.embedding_size
         with device_errors():
             points, labels, boxes, masks = to_input(prompts, crop, self.model.device)
-            if is_whole:
-                prepared = self._prepared(crop, masks)
-            else:
+            if not isinstance(source, _Shared):
                 corners = [_corner(each, crop, side) for each in prompts]
                 if masks is not None:
                     masks = _cut(masks, corners, side)
                 prepared, shifts = prepare_windows(
-                    self.model, self.embedding.of(crop), corners, side, masks=masks
+                    self.model, source, corners, side, masks=masks
                 )
                 points = points if points is None else points + shifts[:, None]
                 boxes = boxes if boxes is None else boxes + shifts.repeat(1, 2)
+            elif masks is None and source.prepared is not None:
+                prepared = source.prepared
+            else:
+                prepared = self.model.prepare(
+                    source.placed, masks=masks, details=source.details
+                )
             logits, predicted_iou = self.model.decode(
                 prepared,
                 points=points,
@@ -389,7 +408,7 @@ class Predictor:
                 multimask=multimask,
             )
             is_cut = np.zeros(len(prompts), bool)
-            if not is_whole:
+            if not isinstance(source, _Shared):
                 origins = np.array(corners) * (PATCH // CELL)
                 shape = [-(-n // CELL) for n in crop.input_shape]
                 inside = (logits > 0).any(dim=1).cpu().numpy()
@@ -402,24 +421,20 @@ class Predictor:
         return logits, predicted_iou, is_cut
 
     @torch.inference_mode()
-    def _prepared(self, crop: Crop, masks: Tensor | None) -> PreparedEmbedding:
-        """Return what the decoder needs of a whole crop.
-
-        What depends on the crop alone is kept of the last few.
-        """
+    def _share(self, crop: Crop, *, has_masks: bool) -> _Shared:
+        """Return what prompts on a whole crop share, kept of the last few crops."""
         embedding = self.embedding.of(crop)
         kept = self._shared.pop(crop, None)
-        if kept is None or kept.embedding is not embedding:
-            placed = self.model.place(embedding)
-            kept = _Shared(embedding, placed, self.model.details(placed))
+        with device_errors():
+            if kept is None or kept.embedding is not embedding:
+                placed = self.model.place(embedding)
+                kept = _Shared(embedding, placed, self.model.details(placed))
+            if kept.prepared is None and not has_masks:
+                kept.prepared = self.model.prepare(kept.placed, details=kept.details)
         self._shared[crop] = kept
         while len(self._shared) > _KEPT_CROPS:
             self._shared.popitem(last=False)
-        if masks is not None:
-            return self.model.prepare(kept.placed, masks=masks, details=kept.details)
-        if kept.prepared is None:
-            kept.prepared = self.model.prepare(kept.placed, details=kept.details)
-        return kept.prepared
+        return kept
 
     @torch.inference_mode()
     def answer(self, logits: Tensor, predicted_iou: Tensor, crop: Crop) -> Prediction:

@@ -15,12 +15,14 @@ Candidates may still overlap; `napari_sam.stitch` resolves that.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from scipy import ndimage
 
+from napari_sam.engine.cores import cut_evenly, side_by_side
 from napari_sam.engine.jobs import device_errors
 from napari_sam.engine.predict import decode_points, decoder_batch
 from napari_sam.engine.votes import find_meetings
@@ -170,26 +172,31 @@ def proposal_candidates(
     found: dict[int, Candidate | None] = {}
     whole = model.config.embedding_size
     first = _first_sides(model, mode, sizes, len(peaks))
+
+    def ask(batch: list[int], side: int) -> tuple[list[bool], list[Candidate | None]]:
+        corners = _corners(peaks[batch], maps.shape[1:], side)
+        part, shifts = windows.prepare(corners, side)
+        logits, ious = decode_points(model, part, crop, points[batch], shifts=shifts)
+        answers = _Answers.best(logits, ious, corners, peaks, maps.shape[1:], mode)
+        is_cut = reach_edge(answers.logits > 0, answers.origins, maps.shape[1:])
+        return is_cut.tolist(), [
+            None if is_cut[i] else answers.candidate(i, points[k], frame, mode)
+            for i, k in enumerate(batch)
+        ]
+
     beyond: list[int] = []
     for side in sorted({*first.tolist(), _window(model, mode), whole}):
         asked = sorted([*beyond, *np.flatnonzero(first == side).tolist()])
-        corners = _corners(peaks, maps.shape[1:], side)
         beyond = []
+        if not asked:
+            continue
+        windows.share(side)
         n = mode.batch or decoder_batch((side, side), model.device)
-        for batch in (asked[i : i + n] for i in range(0, len(asked), n)):
-            part, shifts = windows.prepare(corners[batch], side)
-            logits, ious = decode_points(
-                model, part, crop, points[batch], shifts=shifts
-            )
-            answers = _Answers.best(
-                logits, ious, corners[batch], peaks, maps.shape[1:], mode
-            )
-            is_cut = reach_edge(answers.logits > 0, answers.origins, maps.shape[1:])
-            for i, k in enumerate(batch):
-                if is_cut[i]:
-                    beyond.append(k)
-                else:
-                    found[k] = answers.candidate(i, points[k], frame, mode)
+        batches = [asked[part] for part in cut_evenly(len(asked), n, model.device)]
+        answered = side_by_side(partial(ask, side=side), batches, model.device)
+        for batch, (is_cut, candidates) in zip(batches, answered, strict=True):
+            found |= dict(zip(batch, candidates, strict=True))
+            beyond += [k for k, cut in zip(batch, is_cut, strict=True) if cut]
             yield
     return [each for _, each in sorted(found.items()) if each is not None]
 
@@ -450,7 +457,7 @@ class _Windows:
     details : Details or None
         What the proposal head knows of it.
     whole : PreparedEmbedding, optional
-        Of the crop; made when it is first asked for.
+        Of the crop; made by `share`.
     """
 
     model: Sam
@@ -469,6 +476,17 @@ class _Windows:
         return maps, cls(model, embedding, placed, details)
 
     @torch.inference_mode()
+    def share(self, side: int) -> None:
+        """Make what windows of a side share, before several threads ask for them."""
+        if self.whole is None and not self._are_moved(side):
+            with device_errors():
+                self.whole = self.model.prepare(self.placed, details=self.details)
+
+    def _are_moved(self, side: int) -> bool:
+        """Whether windows of a side are placed in the middle of the frame."""
+        return side < self.embedding.shape[-1] and self.placed is not self.embedding
+
+    @torch.inference_mode()
     def prepare(
         self, corners: NDArray[np.int64], side: int
     ) -> tuple[PreparedEmbedding, Tensor | None]:
@@ -479,7 +497,7 @@ class _Windows:
         corners : (N, 2) int64 array
             First row and column of each, in cells.
         side : int
-            In cells.
+            In cells; `share` was called for it.
 
         Returns
         -------
@@ -488,11 +506,8 @@ class _Windows:
             By how much each was moved in the frame, (x, y), pixels.
         """
         places = [(row, column) for row, column in corners.tolist()]
-        size = self.embedding.shape[-1]
         with device_errors():
-            if side == size or self.placed is self.embedding:
-                if self.whole is None:
-                    self.whole = self.model.prepare(self.placed, details=self.details)
+            if self.whole is not None and not self._are_moved(side):
                 return self.whole.windows(places, side), None
             return prepare_windows(
                 self.model, self.embedding, places, side, details=self.details

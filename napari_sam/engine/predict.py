@@ -18,7 +18,7 @@ import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ from napari_sam.prompts.network import alike, points_to_input, to_input
 from napari_sam.tiling import Box, Crop
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from napari_sam.engine.embed import PlaneEmbedding
     from napari_sam.model import PreparedEmbedding
     from napari_sam.model.affinity import Details
+
+T = TypeVar("T")
 
 # Crops of which a predictor keeps what prompts share: about 6 MB of details each, 20 MB
 # with what prompts without a mask share.
@@ -240,9 +242,9 @@ class Predictor:
             by_crop.setdefault(place, []).append(i)
         answers: dict[int, Prediction] = {}
         for place, members in by_crop.items():
-            decoded = self.decode([checked[i] for i in members], place, multimask)
-            for i, (logits, ious) in zip(members, decoded, strict=True):
-                answers[i] = self.answer(logits, ious, place)
+            asked = [checked[i] for i in members]
+            found = self._ask(asked, place, multimask, partial(self.answer, crop=place))
+            answers |= dict(zip(members, found, strict=True))
         return [answers[i] for i in range(len(checked))]
 
     def crop_for(self, prompts: Prompts) -> Crop:
@@ -317,8 +319,23 @@ class Predictor:
             Tensors (K, m, m) and (K,) on the model's device, in the order of the
             prompts.
         """
+        return self._ask(
+            prompts,
+            crop,
+            multimask,
+            lambda logits, predicted_iou: (logits, predicted_iou),
+        )
+
+    def _ask(
+        self,
+        prompts: Sequence[Prompts],
+        crop: Crop,
+        multimask: bool | None,
+        finish: Callable[[Tensor, Tensor], T],
+    ) -> list[T]:
+        """Ask the decoder; return what is made of the answer to each of the prompts."""
         seen = [_seen(each, crop) for each in prompts]
-        found: dict[int, tuple[Tensor, Tensor]] = {}
+        found: dict[int, T] = {}
         whole, device = self.model.config.embedding_size, self.model.device
         for group in alike(seen):
             sides = {i: self._side(seen[i], crop) for i in group}
@@ -336,16 +353,17 @@ class Predictor:
                     crop=crop,
                     multimask=multimask,
                     side=side,
+                    finish=finish,
                 )
                 asked = [[seen[i] for i in batch] for batch in batches]
                 answered = side_by_side(ask, asked, device)
                 for batch, answers in zip(batches, answered, strict=True):
-                    for i, logits, ious, is_cut in zip(batch, *answers, strict=True):
-                        if is_cut:
+                    for i, answer in zip(batch, answers, strict=True):
+                        if answer is None:
                             sides[i] = min(2 * side, whole)
                         else:
                             del sides[i]
-                            found[i] = logits, ious
+                            found[i] = answer
         return [found[i] for i in range(len(seen))]
 
     def _side(self, prompts: Prompts, crop: Crop) -> int:
@@ -366,7 +384,8 @@ class Predictor:
         crop: Crop,
         multimask: bool | None,
         side: int,
-    ) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
+        finish: Callable[[Tensor, Tensor], T],
+    ) -> list[T | None]:
         """Decode a batch of objects whose prompts are alike, in windows of a side.
 
         The source is the embedding of the crop, or, for windows that are the whole
@@ -374,11 +393,9 @@ class Predictor:
 
         Returns
         -------
-        logits : (N, K, m, m) tensor
-            Of the whole frame.
-        predicted_iou : (N, K) tensor
-        is_cut : (N,) array of bool
-            Whether an answer would go on beyond its window.
+        list
+            What `finish` makes of logits (K, m, m), of the whole frame, and predicted
+            IoU (K,); None where an answer would go on beyond its window.
         """
         first = prompts[0]
         if multimask is None:
@@ -418,7 +435,10 @@ class Predictor:
             if boxes is not None and masks is None and self.model.has_votes:
                 edges = np.concatenate([each.boxes for each in prompts])
                 logits = fill_boxes(logits, torch.from_numpy(edges), crop)
-        return logits, predicted_iou, is_cut
+        return [
+            None if is_cut[i] else finish(logits[i], predicted_iou[i])
+            for i in range(len(prompts))
+        ]
 
     @torch.inference_mode()
     def _share(self, crop: Crop, *, has_masks: bool) -> _Shared:

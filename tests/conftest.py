@@ -20,6 +20,8 @@ from napari_sam.model import Sam
 from napari_sam.model.config import VARIANTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 settings.register_profile("busy", deadline=None)  # a busy machine is no failure
@@ -33,6 +35,14 @@ def tiny_sam() -> Sam:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Sam(VARIANTS["tiny"]).eval()
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Let torch have two threads, as a program has them."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

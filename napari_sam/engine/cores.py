@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
+from itertools import pairwise
 from threading import Barrier
 from typing import TYPE_CHECKING, TypeVar
 
@@ -44,11 +45,13 @@ def cut_evenly(n: int, most: int, device: torch.device) -> list[slice]:
     list of slice
         One after the other.
     """
-    cores, size = _cores(device), most
-    if cores > 1 and n > 0:
-        rounds = -(-n // (most * cores))
-        size = max(-(-n // (rounds * cores)), int(most * _LEAST), 1)
-    return [slice(first, min(first + size, n)) for first in range(0, n, size)]
+    cores = _cores(device)
+    if cores == 1:
+        return [slice(first, min(first + most, n)) for first in range(0, n, most)]
+    n_pieces = cores * -(-n // (cores * most))
+    n_pieces = min(n_pieces, max(n // max(int(most * _LEAST), 1), 1))
+    ends = [i * n // n_pieces for i in range(n_pieces + 1)] if n else []
+    return [slice(*pair) for pair in pairwise(ends)]
 
 
 def side_by_side(

@@ -34,14 +34,16 @@ def test_the_grid_finds_the_same_objects():
     assert by_grid <= {(c.box, c.mask.tobytes()) for c in objects}
 
 
-def test_batches_do_not_change_the_result(tiny_sam):
+@pytest.mark.usefixtures("two_threads")
+def test_batches_and_threads_do_not_change_the_result(tiny_sam):
     image = np.random.default_rng(0).integers(0, 256, (100, 128), dtype=np.uint8)
     plane = open_plane(image, tiny_sam)
     crop, whole = plane.grid[0], Box(0, 0, 100, 128)
     # a random network is sure of nothing
     lenient = {"min_predicted_iou": -9, "min_stability": 0.0, "points_per_side": 6}
     found = []
-    for batch in (1, 7, 64):
+    for batch, n_threads in ((1, 1), (7, 1), (64, 1), (1, 2), (7, 2)):
+        torch.set_num_threads(n_threads)
         mode = GridMode(batch=batch, box_nms=1.0, **lenient)
         found.append(result(grid_candidates(tiny_sam, plane.of, crop, whole, mode))[0])
     assert len(found[0]) > 20

@@ -15,6 +15,7 @@ from napari_sam.images import Intensity
 from napari_sam.prompts import Prompts
 from napari_sam.tiling import Box, CropGrid
 from tests.engine.oracle import OracleSam, image_of
+from tests.engine.own import own_network
 
 GRAY = Intensity((0,), ((0.0, 255.0),))
 
@@ -122,6 +123,28 @@ def test_many_prompts_give_the_answers_of_each_alone(noise):
         np.testing.assert_allclose(
             alone.predicted_iou, expected.predicted_iou, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("kind", ["points", "masks"])
+@pytest.mark.parametrize("is_own", [False, True])
+def test_two_threads_give_the_answers_of_one(tiny_sam, is_own, kind):
+    model = own_network() if is_own else tiny_sam
+    size = model.config.image_size
+    image = np.random.default_rng(0).integers(0, 256, (size, size), dtype=np.uint8)
+    places = np.random.default_rng(1).uniform(8, size - 8, (90, 2))
+    mask = np.zeros((size // 4,) * 2, np.float32) - 5
+    mask[10:20, 12:18] = 5
+    given = {"mask": mask} if kind == "masks" else {}
+    asked = [Prompts(points=[place], **given) for place in places]
+    found = []
+    for n in (1, 2):
+        torch.set_num_threads(n)
+        found.append(Predictor(model, open_plane(image, model)).predict_many(asked))
+    torch.set_num_threads(1)
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(two.logits, one.logits, atol=1e-4)
+        np.testing.assert_allclose(two.predicted_iou, one.predicted_iou, atol=1e-5)
+        assert two.box == one.box
 
 
 def test_the_answer_is_that_of_the_network(noise, tiny_sam):

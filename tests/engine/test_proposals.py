@@ -130,14 +130,16 @@ def lenient(**others):
     )
 
 
-def test_batches_do_not_change_the_result(tiny_sam):
+@pytest.mark.usefixtures("two_threads")
+def test_batches_and_threads_do_not_change_the_result(tiny_sam):
     image = np.random.default_rng(0).integers(0, 256, (100, 128), dtype=np.uint8)
     plane = open_plane(image, tiny_sam)
     crop, embedding = plane.grid[0], plane.of(plane.grid[0])
-    found = [
-        result(proposal_candidates(tiny_sam, embedding, crop, lenient(batch=batch)))[0]
-        for batch in (1, 7, 64)
-    ]
+    found = []
+    for batch, n_threads in ((1, 1), (7, 1), (64, 1), (1, 2), (7, 2)):
+        torch.set_num_threads(n_threads)
+        work = proposal_candidates(tiny_sam, embedding, crop, lenient(batch=batch))
+        found.append(result(work)[0])
     assert len(found[0]) > 0
     for other in found[1:]:
         assert len(other) == len(found[0])

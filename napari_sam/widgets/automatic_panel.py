@@ -23,6 +23,7 @@ from napari_sam.widgets.geometry import spatial_shape, visible_box
 from napari_sam.widgets.keeping import Keeper
 from napari_sam.widgets.plane_layers import CandidateLayer
 from napari_sam.widgets.stored_labels import is_too_large
+from napari_sam.widgets.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,10 +164,16 @@ class AutomaticPanel(QWidget):
         self._parts.bridge.need_labels()  # the choice adopts them
         self._is_keeping = True
 
-        def kept(n_kept: int) -> None:
+        def end() -> None:
             self._is_keeping = False
-            if which == "all" and n_kept and choice is self.choice:
+            if choice is self.choice:
                 self.discard()
+
+        def kept(n_kept: int) -> None:
+            if which == "all" and n_kept:
+                in_turns(end)
+            else:
+                self._is_keeping = False
 
         self._keep(lambda target: choice.edits(which), kept)
         return n_chosen
@@ -207,7 +214,7 @@ class AutomaticPanel(QWidget):
         image = self._parts.bridge.image
         if image is not None:
             self.candidates.prepare(image)
-            QTimer.singleShot(0, self._prepare_labels)
+            in_turns(self._prepare_labels)
 
     def _prepare_labels(self) -> None:
         if self._parts.bridge.image is not None:
@@ -301,8 +308,8 @@ class AutomaticPanel(QWidget):
         if self._clicked not in layer.mouse_drag_callbacks:
             layer.mouse_drag_callbacks.append(self._clicked)
             self._parts.bridge.bind_undo(layer)
-        # in a turn of its own: napari exchanges its controls, a twentieth of a second
-        QTimer.singleShot(0, self._select_layer)
+        # napari exchanges its controls for the second, a twentieth of a second
+        in_turns(self.candidates.appear, self._select_layer)
 
     def _select_layer(self) -> None:
         """Let clicks go to the candidates."""
@@ -316,8 +323,8 @@ class AutomaticPanel(QWidget):
             layer is not None and self._parts.viewer.layers.selection.active is layer
         )
         self.candidates.clear()
-        if was_active:  # in a turn of its own, as above
-            QTimer.singleShot(0, self._point_again)
+        if was_active:
+            in_turns(self._point_again)
 
     def _point_again(self) -> None:
         prompts = self._parts.bridge.prompts

@@ -37,6 +37,7 @@ from napari_sam.widgets.stored_labels import (
     new_labels,
     store_layer,
 )
+from napari_sam.widgets.turns import insert_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -256,17 +257,13 @@ class LayerBridge:
         """
         if self.image is None:
             raise InputError("no image is chosen; open one and choose it above")
-        active = self.viewer.layers.selection.active
         options = {"name": f"{self.image.name} objects", **transform_of(self.image)}
         if store is None:
             layer = new_labels(spatial_shape(self.image), **options)
         else:
             layer = store_layer(store, **options)
-        below = self.viewer.layers.index(self.image) + 1
-        self.viewer.layers.insert(below, layer)
+        insert_beside(self.viewer, self.viewer.layers.index(self.image) + 1, layer)
         self.choose_labels(layer)
-        if active is not None:
-            self.viewer.layers.selection.active = active
         return layer
 
     def _target_of(self, layer: Labels) -> LayerLabels | StoreTarget:

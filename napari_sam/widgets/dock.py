@@ -36,6 +36,7 @@ from napari_sam.widgets.prompt_panel import PromptPanel
 from napari_sam.widgets.review_panel import ReviewPanel
 from napari_sam.widgets.save_panel import SavePanel
 from napari_sam.widgets.stack_panel import StackPanel
+from napari_sam.widgets.turns import in_turns
 from napari_sam.widgets.workers import Worker
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class SegmentAnything(QWidget):
         self.bridge.choose_image(self._first_image())
         self.bridge.image_changed.connect(self._image_changed)
         self._early_clicks: list[tuple[float, ...]] = []
+        self._is_early = True
         viewer.mouse_drag_callbacks.append(self._clicked_early)
         viewer.mouse_move_callbacks.append(self._moved)
         viewer.mouse_wheel_callbacks.append(self._turned)
@@ -129,19 +131,31 @@ class SegmentAnything(QWidget):
             self.worker.call(lambda: import_module("pandas"), self._point_first)
 
     def _point_first(self, _pandas: object) -> None:
+        # torch takes seconds to import and keeps the interpreter busy meanwhile, so the
+        # new layers are drawn before
+        in_turns(
+            self._prepare_points,
+            self._use_points,
+            self._take_early_clicks,
+            self._prepare_preview,
+            lambda: QTimer.singleShot(_DRAWN_MS, self._load_first),
+        )
+
+    def _prepare_points(self) -> None:
+        if not self._is_closed and self.bridge.prompts is not None:
+            self.bridge.prompts.prepare_points()
+
+    def _use_points(self) -> None:
         prompts = self.bridge.prompts
-        if prompts is not None and prompts.tool == "look":
+        if not self._is_closed and prompts is not None and prompts.tool == "look":
             self.panel(PromptPanel).use("points")
-        if prompts is not None:
+        self._is_early = False
+
+    def _take_early_clicks(self) -> None:
+        prompts = self.bridge.prompts
+        if not self._is_closed and prompts is not None:
             for at in self._early_clicks:
                 prompts.points.add(prompts.points.world_to_data(at))
-        QTimer.singleShot(0, self._preview_first)
-
-    def _preview_first(self) -> None:
-        self._prepare_preview()
-        # torch takes seconds to import and keeps the interpreter busy meanwhile, so the
-        # new layer is drawn before
-        QTimer.singleShot(_DRAWN_MS, self._load_first)
 
     def _load_first(self) -> None:
         if not self._is_closed and self.network.name is None:
@@ -375,12 +389,12 @@ class SegmentAnything(QWidget):
             self.session.peek(None)
 
     def _clicked_early(self, _viewer: Any, event: Any) -> Iterator[None]:
-        """Remember a click that comes before there is a layer of points."""
+        """Remember a click that comes before the layer of points takes it."""
         prompts, at = self.bridge.prompts, tuple(event.position)
         looks = self.viewer.layers.selection.active in self.bridge.images()
         yield
         is_click = event.type != "mouse_move"
-        if looks and is_click and prompts and not prompts.is_ready:
+        if looks and is_click and prompts and self._is_early:
             self._early_clicks.append(at)
 
     def _moved(self, _viewer: Any, _event: Any) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from napari.utils.notifications import show_info
 
+from napari_sam.widgets.turns import in_turns
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -80,7 +82,7 @@ class Keeper:
         self, edits: list[LabelEdit], records: list[ObjectRecord], of: str
     ) -> int:
         if not records:
-            show_info("No objects to keep.")
+            in_turns(lambda: show_info("No objects to keep."))
             return 0
         noun = "object" if len(records) == 1 else "objects"
         self._parts.session.edit_labels(
@@ -88,7 +90,7 @@ class Keeper:
             edits,
             [(each.object_id, each) for each in records],
         )
-        show_info(f"{len(records)} {noun} kept.")
+        in_turns(lambda: show_info(f"{len(records)} {noun} kept."))
         return len(records)
 
     def _note_change(self, _edits: object) -> None:

@@ -15,7 +15,9 @@ from napari.utils.colormaps import DirectLabelColormap
 
 from napari_sam.engine.label_store import LabelStore
 from napari_sam.tiling import Box
+from napari_sam.widgets.geometry import spatial_shape
 from napari_sam.widgets.stored_labels import OWN, is_too_large
+from napari_sam.widgets.turns import insert_beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -75,7 +77,7 @@ class CandidateLayer:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._layer: Labels | None = None
-        self._pixels: Any = None
+        self._pixels: Any = None  # what a search draws into
         self._region = Box(0, 0, 0, 0)
         self._shown = Box(0, 0, 0, 0)
 
@@ -91,16 +93,16 @@ class CandidateLayer:
         Parameters
         ----------
         image : Image
-            Its first pixel is covered: what lies elsewhere would move the camera.
+            The layer lies over its plane, or, as a search of a large one may cover
+            less, over its first pixel: what lies elsewhere would move the camera.
         """
         if self._layer not in self._viewer.layers:
-            active = self._viewer.layers.selection.active
-            place = plane_geometry(image)
-            self._add(np.zeros((1, 1), np.uint8), visible=False, **place)
-            self._viewer.layers.selection.active = active
+            shape = spatial_shape(image)[-2:]
+            pixels = np.zeros((1, 1) if is_too_large(shape) else shape, np.uint8)
+            self._add(pixels, visible=False, **plane_geometry(image))
 
     def begin(self, region: Box, image: Image) -> Labels:
-        """Show the layer over a region, in plane pixels.
+        """Lay the layer over a region, in plane pixels; `appear` lets it be seen.
 
         Outlines are drawn in an array; a region larger than that is filled, in a store
         with levels, as outlines are not seen from afar.
@@ -117,15 +119,21 @@ class CandidateLayer:
         layer = self._layer
         if layer is None:
             raise RuntimeError("the layer of candidates was not made")
-        self._pixels = layer.data = np.zeros(shape, np.uint8)
+        if layer.data.shape != shape:  # else it is empty since the last search
+            layer.data = np.zeros(shape, np.uint8)
+        self._pixels = layer.data
         for name, value in place.items():
             if not _is_same(getattr(layer, name), value):
                 setattr(layer, name, value)
         layers = self._viewer.layers
         if layers[-1] is not layer:
             layers.move(layers.index(layer), len(layers))
-        layer.visible = True
         return layer
+
+    def appear(self) -> None:
+        """Let the layer be seen, unless the search has ended without a result."""
+        if self.layer is not None:
+            self.layer.visible = True
 
     def _add(self, data: Any, **options: Any) -> Labels:
         self._layer = Labels(
@@ -140,7 +148,7 @@ class CandidateLayer:
         )
         if not self._layer.multiscale:
             self._layer.editable = False
-        self._viewer.add_layer(self._layer)
+        insert_beside(self._viewer, len(self._viewer.layers), self._layer)
         return self._layer
 
     def draw(self, choice: Choice, objects: Sequence[PlaneObject]) -> Drawing:
@@ -185,12 +193,13 @@ class CandidateLayer:
 
     def clear(self) -> None:
         """Show no candidates; an array's layer is hidden, to be used again."""
-        layer, self._pixels = self.layer, None
+        layer = self.layer
         if layer is not None and layer.multiscale:
             self.close()
         elif layer is not None:
             layer.visible = False
-            layer.data = np.zeros((1, 1), np.uint8)  # lets the pixels go
+            self._put(self._shown, 0)
+        self._pixels, self._shown = None, Box(0, 0, 0, 0)
 
     def close(self) -> None:
         """Take the layer away."""
@@ -243,9 +252,7 @@ class EmbeddingOverlay:
             **options,
         )
         self._layer.editable = False
-        active = self._viewer.layers.selection.active
-        self._viewer.add_layer(self._layer)
-        self._viewer.layers.selection.active = active
+        insert_beside(self._viewer, len(self._viewer.layers), self._layer)
 
     def mark(self, crops: Iterable[int], mark: CropMark) -> None:
         """Show what is known of crops, by their numbers in the grid."""

@@ -25,6 +25,7 @@ from napari_sam.widgets.geometry import (
     transform_of,
 )
 from napari_sam.widgets.mask_preview import MaskPreview
+from napari_sam.widgets.turns import insert_beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -210,6 +211,11 @@ class PromptLayers:
         """Whether a click can point at something."""
         return self._points is not None
 
+    def prepare_points(self) -> None:
+        """Make the layer of points, if it is not there."""
+        if self._points is None:
+            self._make_points(gently=True)
+
     def prepare_preview(self) -> None:
         """Make the layer of the preview, so that the first click need not wait."""
         with self._silently():
@@ -230,7 +236,7 @@ class PromptLayers:
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
 
-    def _make_points(self) -> Points:
+    def _make_points(self, *, gently: bool = False) -> Points:
         # as large on the screen at every zoom; only seen from afar they become smaller,
         # for a least size would give them a border of half of it (vispy 0.17), which
         # covers the whole of a cross
@@ -246,7 +252,7 @@ class PromptLayers:
             **transform_of(self.image),
         )
         layer.canvas_size_limits = (2, _POINT_PX)
-        self._add(layer, len(self.viewer.layers))
+        self._add(layer, len(self.viewer.layers), gently=gently)
         self._points = layer
         self._style_next(self._next_is_positive)
         layer.help = "click: in the object; Shift-click: beside it"
@@ -276,14 +282,9 @@ class PromptLayers:
         self.made.emit(layer)
         return layer
 
-    def _add(self, layer: Layer, at: int) -> None:
-        """Put a layer into the list; what is selected stays selected."""
-        selection = self.viewer.layers.selection
-        active = selection.active
+    def _add(self, layer: Layer, at: int, *, gently: bool = False) -> None:
         with self._silently():
-            self.viewer.layers.insert(at, layer)
-        if active is not None:
-            selection.active = active
+            insert_beside(self.viewer, at, layer, gently=gently)
 
     def _points_edited(self, event: Any) -> None:
         if self._is_showing or str(event.action) not in _TOLD:

@@ -140,23 +140,23 @@ def test_objects_kept_while_others_are_on_their_way_keep_their_pixels(
 def test_many_objects_hold_up_the_window_for_one_write_only(
     dock: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari.layers import Labels
+    from napari_sam.widgets.layer_labels import LayerLabels
 
     panel = find(dock, qtbot)
     threads: list[object] = []
-    edits, write = Choice.edits, Labels.data_setitem
+    edits, write = Choice.edits, LayerLabels.write
     writes: list[object] = []
 
     def note_thread(self: Choice, *how: Any) -> Any:
         threads.append(threading.current_thread())
         return edits(self, *how)
 
-    def note_write(self: Labels, *what: Any, **how: Any) -> None:
-        writes.append(self)
-        write(self, *what, **how)
+    def note_write(self: LayerLabels, edits: Any) -> None:
+        writes.append(self.layer)
+        write(self, edits)
 
     monkeypatch.setattr(Choice, "edits", note_thread)
-    monkeypatch.setattr(Labels, "data_setitem", note_write)
+    monkeypatch.setattr(LayerLabels, "write", note_write)
     assert panel.commit("all") == 4
     qtbot.waitUntil(lambda: panel.choice is None, timeout=PATIENCE_MS)
     assert len(threads) == 1

@@ -232,6 +232,46 @@ def test_strokes_by_hand_are_steps_of_the_same_history(stage: Stage) -> None:
     assert not layer.data.any()
 
 
+@pytest.mark.parametrize("n_edits", [1, 40])
+def test_many_objects_are_written_at_once_and_are_one_step(
+    qtbot: QtBot, n_edits: int
+) -> None:
+    """The array tells what is wanted; 40 edits, or one of a large part of the plane."""
+    from napari.layers import Labels
+
+    from napari_sam.widgets.layer_labels import LayerLabels
+
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 3, (3, 60, 80)).astype(np.uint16)
+    layer = Labels(start.copy())
+    target, truth = LayerLabels(layer), start.copy()
+    index = (0, None, None)  # the slice that is shown
+    edits = []
+    for number in range(n_edits):
+        sides = (50, 60) if n_edits == 1 else (9, 7)
+        y, x = rng.integers(0, 60 - sides[0]), rng.integers(0, 80 - sides[1])
+        box = Box(int(y), int(x), int(y) + sides[0], int(x) + sides[1])
+        before = start[0][box.slices].astype(np.uint32)
+        after = np.where(rng.random(box.shape) < 0.4, 100 + number, before)
+        edits.append(LabelEdit(index, box, before, after.astype(np.uint32)))
+        edits[-1].apply(truth)
+    layer.data[0, 25, 30] = truth[0, 25, 30] = 50  # by another plugin, meanwhile
+    for edit in edits:
+        edit.apply(truth)
+    others = layer.data.copy()
+    assert target.fresh_ids(1) == [51]
+    target.write(edits)
+    np.testing.assert_array_equal(layer.data, truth)
+    assert target.fresh_ids(1) == [int(truth.max()) + 1]
+    shown = np.asarray(layer._slice.image.view)
+    np.testing.assert_array_equal(shown, layer.colormap._data_to_texture(truth[0]))
+    target.undo(edits)
+    np.testing.assert_array_equal(layer.data, others)
+    target.redo(edits)
+    np.testing.assert_array_equal(layer.data, truth)
+    assert len(layer._undo_history) == 1
+
+
 def test_an_undo_beside_ours_does_no_harm(stage: Stage) -> None:
     layer = stage.bridge.need_labels()
     stage.click_world((24, 60))

@@ -88,5 +88,10 @@ def insert_beside(
     finally:
         layers._activate_on_insert = True  # noqa: SLF001
     layers.selection.active = selected  # for a napari that does not know the name
+
+    def appear() -> None:
+        if layer in layers:
+            layer.visible = True
+
     if gently:
-        in_turns(lambda: setattr(layer, "visible", True))
+        in_turns(appear)

@@ -184,6 +184,39 @@ def test_small_objects_are_asked_in_windows_of_half_the_side():
         assert proposals._first_sides(ours, mode, voted, 3).tolist() == expected
 
 
+class TestFarFromTheCore:
+    """An object that cannot reach into the core is left to the crop next door."""
+
+    def test_how_far_depends_on_the_size_that_is_voted_for(self):
+        # at scale 2 the core's borders lie at 64 and 192 px of the frame
+        crop = Crop(0, 0, 0, Box(0, 0, 128, 128), Box(32, 32, 96, 96), (256, 256))
+        # centres at 14, 62, 194 and 242 px
+        peaks = np.array([[3, 30], [15, 30], [30, 48], [60, 60]])
+        sizes = np.array([33.9, 1, 1, 55], np.float32)
+        far = proposals._are_far(crop, peaks, sizes)
+        # 50 px above; 2 px above; 2 px beside; 71 px from the corner
+        assert far.tolist() == [True, False, False, False]
+        sizes[[0, 3]] = 34.1, 54
+        assert proposals._are_far(crop, peaks, sizes).tolist() == [False] * 3 + [True]
+        assert not proposals._are_far(crop, peaks, None).any()
+
+    @torch.inference_mode()
+    def test_the_others_are_answered_as_before(self):
+        model = own_network()
+        embedding = torch.randn(1, *model.embedding_shape)
+        whole, left = Box(0, 0, 512, 512), Box(0, 0, 512, 128)
+
+        def found(core):
+            crop = Crop(0, 0, 0, whole, core, (512, 512))
+            work = proposal_candidates(model, embedding, crop, lenient(min_share=0.01))
+            return {c.point: (c.box, c.mask.tobytes()) for c in result(work)[0]}
+
+        everything, near = found(whole), found(left)
+        assert 0 < len(near) < len(everything)
+        assert near.items() <= everything.items()
+        assert all(x - 128 > 16 for _, x in everything.keys() - near.keys())
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("has_votes", [False, True])
 def test_what_is_seen_alike_is_answered_alike_wherever_it_lies(has_votes):

@@ -118,8 +118,7 @@ def split(session: Session, object_id: int) -> None:
         def change(region: NDArray[np.uint32]) -> NDArray[np.uint32]:
             return split_at_points(region, object_id, points, fresh)
 
-    _edit(session, f"split object {object_id}", box, change)
-    session.reject()
+    _edit(session, f"split object {object_id}", box, change, use_prompts=True)
 
 
 def repair(session: Session, object_id: int, how: Repair) -> bool:
@@ -186,6 +185,8 @@ def _edit(
     box: Box,
     change: Callable[[NDArray[np.uint32]], NDArray[np.uint32]],
     gone: Sequence[int] = (),
+    *,
+    use_prompts: bool = False,
 ) -> bool:
     view, labels = session.view, session.labels
     if view is None or labels is None:
@@ -194,7 +195,8 @@ def _edit(
     edit = LabelEdit(view.index, box, before, change(before))
     if not edit.n_changed:
         return False
-    session.edit_labels(what, [edit], _forgotten(session, view.index, gone))
+    uses = [view.index] if use_prompts else []
+    session.edit_labels(what, [edit], _forgotten(session, view.index, gone), uses)
     return True
 
 

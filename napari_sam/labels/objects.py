@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # A line along a ragged border cuts off crumbs; below this share of the object they
 # stay with their neighbour (ours).
 _SLIVER = 0.02
+# Pixels by which a way from the middle of a body to that of another must become
+# narrower, seen from its axis, to be a neck (ours).
+_NECK = 1.0
 
 
 def painted(
@@ -120,8 +123,9 @@ def split_at_points(
 ) -> NDArray[np.uint32]:
     """Split an object into one part for each point.
 
-    The parts grow from the points inwards to outwards: a watershed on the distance to
-    the border of the object, so that the cut runs through its necks.
+    A watershed on the distance to the border of the object cuts it at its necks.
+    Between points that have no neck between them each pixel goes to the nearest one,
+    and what is beyond a neck without a point goes to its neighbour.
 
     Parameters
     ----------
@@ -156,14 +160,24 @@ def split_at_points(
     ids = [object_id, *new_ids][: len(places)]
     seeds = np.zeros(labels.shape, np.int64)
     seeds[places[:, 0], places[:, 1]] = ids
-    from skimage.segmentation import watershed  # slow to import, rarely needed
+    from skimage.morphology import h_maxima  # both slow to import, rarely needed
+    from skimage.segmentation import watershed
 
     # beyond the border there is no object
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    parts = watershed(-depth, seeds, mask=mask)
+    middles = ndimage.label(h_maxima(depth, _NECK), np.ones((3, 3)))[0]
+    bodies = watershed(-depth, middles, mask=mask)
+    grown = np.zeros_like(seeds)
+    for body in np.unique(bodies[seeds > 0]):
+        here = bodies == body
+        nearest = ndimage.distance_transform_edt(
+            (seeds == 0) | ~here, return_distances=False, return_indices=True
+        )
+        grown[here] = seeds[tuple(nearest)][here]
+    parts = watershed(-depth, grown, mask=mask)
     result = labels.copy()
-    grown = parts > 0  # a part without a seed stays with the object
-    result[grown] = parts[grown]
+    found = parts > 0  # a piece without a point stays with the object
+    result[found] = parts[found]
     return result
 
 

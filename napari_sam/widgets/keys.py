@@ -80,9 +80,7 @@ KEYS = (
     Key("answer_2", "", "2", "second answer"),
     Key("answer_3", "", "3", "third answer"),
     Key("split", "Y", "", "split the object under the mouse at points or a line"),
-    Key(
-        "merge", "U", "", "unite the object under the mouse with the one chosen before"
-    ),
+    Key("merge", "U", "", "unite two objects: press it on one, then on the other"),
     Key("follow", "Shift-K", "", "follow the object through the stack"),
     Key("next_doubtful", "Shift-N", "", "go to the next slice that is worth a look"),
     Key("delete", "Q", "", "delete the object under the mouse"),

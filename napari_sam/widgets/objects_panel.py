@@ -8,7 +8,7 @@ from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSpinBox, QWidget
 
 from napari_sam.engine import objects
-from napari_sam.errors import NapariSamError
+from napari_sam.errors import InputError, NapariSamError
 from napari_sam.widgets.keys import key_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class ObjectsPanel(QWidget):
     def __init__(self, parts: DockParts) -> None:
         super().__init__()
         self._parts = parts
-        self._before = 0
+        self._united = 0  # the first of two objects to unite
         self.object_id = QSpinBox()
         self.object_id.setMaximum(_MAX_ID)
         self.object_id.setSpecialValueText("none")
@@ -67,7 +67,7 @@ class ObjectsPanel(QWidget):
             ),
             (
                 f"Unite ({key_of('merge')})",
-                "Unite the object with the one chosen before it",
+                "Unite two objects: press it for one, then for the other",
                 self.merge,
             ),
             (
@@ -95,9 +95,7 @@ class ObjectsPanel(QWidget):
 
     def choose(self, object_id: int) -> None:
         """Let the buttons act on another object."""
-        if object_id != self.object_id.value():
-            self._before = self.object_id.value()
-            self.object_id.setValue(object_id)
+        self.object_id.setValue(object_id)
 
     def choose_under_mouse(self) -> bool:
         """Let the buttons act on the object under the mouse; whether there is one."""
@@ -142,11 +140,24 @@ class ObjectsPanel(QWidget):
         objects.delete(self._parts.session, [self.object_id.value()])
 
     def merge(self) -> None:
-        """Unite the object with the one chosen before it."""
-        chosen, before = self.object_id.value(), self._before
-        ids = [each for each in (before, chosen) if each]
-        self.choose(objects.merge(self._parts.session, ids))
-        self._before = 0
+        """Unite two objects: the first call tells one, the second the other."""
+        chosen, first = self.object_id.value(), self._united
+        if not chosen:
+            raise InputError("no object is chosen; put the mouse on one")
+        self._wait_for_other(0 if first else chosen)
+        if first and first != chosen:
+            self.choose(objects.merge(self._parts.session, [first, chosen]))
+
+    def _wait_for_other(self, first: int) -> None:
+        """Let the next object be united with this one; 0 waits for none."""
+        self._united = first
+        text = f"Unite with {first}" if first else "Unite"
+        self.buttons["Unite"].setText(f"{text} ({key_of('merge')})")
+        if first:
+            show_info(
+                f"Unite object {first} with another: put the mouse on that and press "
+                f"{key_of('merge')}. On the same object it unites none."
+            )
 
     def split(self) -> None:
         """Split the object."""
@@ -154,7 +165,9 @@ class ObjectsPanel(QWidget):
 
     def repair(self, how: Repair) -> None:
         """Smooth, fill, or drop islands."""
-        objects.repair(self._parts.session, self.object_id.value(), how)
+        number = self.object_id.value()
+        if not objects.repair(self._parts.session, number, how):
+            show_info(f"Object {number} needs nothing of that.")
 
     def _committed(self, ids: list[int]) -> None:
         self.choose(ids[-1])

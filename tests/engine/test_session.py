@@ -248,17 +248,17 @@ def test_undo_and_redo_go_through_everything(desk: Desk) -> None:
     note()
     for action in actions:
         action()
-        if action is not actions[7]:  # a split is two steps: it drops the points
-            note()
+        note()
     done = []
     while desk.session.undo() is not None:
         note()
         done.append(states[-1])
     assert done[-1] == states[0]
     assert not desk.labels.any()
+    assert done == states[len(actions) - 1 :: -1]  # each is one step, a split too
     while desk.session.redo() is not None:
         note()
-    assert states[-1] == states[len(actions) - 1]
+    assert states[-1] == states[len(actions)]
     assert desk.session.undo() == "delete object 1"
 
 

@@ -45,13 +45,43 @@ def test_merged_and_without() -> None:
     assert without(labels, [1, 2]).tolist() == [[0, 0, 0, 3]]
 
 
-def test_points_split_at_the_neck(dumbbell: np.ndarray) -> None:
-    parts = split_at_points(dumbbell, 4, [[20, 14], [21, 40]], [9])
+@pytest.mark.parametrize(
+    "points",
+    [[[20, 14], [21, 40]], [[12, 18], [20, 36]], [[20, 18], [20, 44]]],
+)
+def test_points_split_at_the_neck(
+    dumbbell: np.ndarray, points: list[list[int]]
+) -> None:
+    # wherever in their part they lie
+    parts = split_at_points(dumbbell, 4, points, [9])
     np.testing.assert_array_equal(parts > 0, dumbbell > 0)
     left, right = parts[20] == 4, parts[20] == 9
     assert abs(np.flatnonzero(left).max() - 27) <= 1
     assert abs(np.flatnonzero(right).min() - 28) <= 1
     np.testing.assert_array_equal(parts[:5], 2)
+
+
+def test_points_split_a_body_without_a_neck_between_them() -> None:
+    rows, columns = np.ogrid[:30, :60]
+    labels = np.where((rows - 15) ** 2 * 4 + (columns - 30) ** 2 < 25**2, 4, 0)
+    # one deep, one at the border, where a watershed begins late
+    parts = split_at_points(labels.astype(np.uint32), 4, [[15, 26], [13, 50]], [9])
+    np.testing.assert_array_equal(parts > 0, labels > 0)
+    at = np.argwhere(labels == 4)
+    first, second = (((at - each) ** 2).sum(axis=1) for each in ([15, 26], [13, 50]))
+    found = parts[labels == 4]
+    assert (found[first < second] == 4).all()
+    assert (found[first > second] == 9).all()
+
+
+def test_a_lobe_without_a_point_goes_to_its_neighbour() -> None:
+    labels = np.zeros((40, 80), np.uint32)
+    for x in (18, 36, 54):
+        labels[disk((20, x), 10)] = 4
+    parts = split_at_points(labels, 4, [[20, 18], [15, 32]], [9])
+    np.testing.assert_array_equal(parts > 0, labels > 0)
+    assert set(parts[:, 30:].ravel()) == {0, 9}
+    assert abs(np.flatnonzero(parts[20] == 4).max() - 27) <= 1
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,10 @@ def test_a_click_before_the_dock_is_ready_counts(
 def test_keys_for_the_object_under_the_mouse_and_hovering(
     make_napari_viewer: Callable[..., napari.Viewer], discs: DiscPlanes
 ) -> None:
+    from napari.utils.notifications import notification_manager
+
+    from napari_sam.widgets.objects_panel import ObjectsPanel
+
     viewer = make_napari_viewer(show=True)
     image = viewer.add_image((discs.truth > 0).astype(np.uint8) * 200, name="cells")
     mouse, dock = Mouse(viewer), open_dock(viewer)
@@ -202,11 +206,22 @@ def test_keys_for_the_object_under_the_mouse_and_hovering(
     assert dock.bridge.painted_id == 2  # under the mouse, not the one before
     mouse.press("E", shift=True)
     mouse.move(image, (50, 61))
-    mouse.press("U")  # with the one chosen before, object 2
-    assert len(np.unique(labels.data)) == 2
+    united = dock.panel(ObjectsPanel).buttons["Unite"]
+    mouse.press("U")
+    assert united.text() == "Unite with 1 (U)"
+    mouse.press("U")  # on the same one it is forgotten
+    assert united.text() == "Unite (U)"
+    mouse.press("U")
+    assert len(np.unique(labels.data)) == 3  # nothing so far
+    mouse.move(image, (120, 151))
+    mouse.press("U")
+    assert set(np.unique(labels.data)) == {0, 1}
+    assert united.text() == "Unite (U)"
     mouse.press("Z", control=True)
     assert set(np.unique(labels.data)) == {0, 1, 2}
     mouse.move(image, (120, 150))
+    dock.panel(ObjectsPanel).buttons["Fill holes"].click()
+    assert "needs nothing" in notification_manager.records[-1].message
     mouse.press("Q")
     assert set(np.unique(labels.data)) == {0, 1}
     mouse.move(image, (60, 240))

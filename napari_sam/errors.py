@@ -10,12 +10,23 @@ A message says what was given, what was expected, and what to do.
 
 from __future__ import annotations
 
+import errno
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+_FULL = "make room there, or choose another folder"
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: "choose another folder",
+    errno.EACCES: "ask for access, or choose another folder",
+    errno.EPERM: "ask for access, or choose another folder",
+}
 
 
 class NapariSamError(Exception):
@@ -60,6 +71,19 @@ class NapariSamWarning(UserWarning):
     """The result is valid but probably not what was meant."""
 
 
+def reason(error: OSError) -> str:
+    """Return why the system refused, and what to do about it where that is plain.
+
+    Examples
+    --------
+    >>> reason(OSError(errno.ENOSPC, "No space left on device"))
+    'No space left on device; make room there, or choose another folder'
+    """
+    told = error.strerror or str(error)
+    advice = _ADVICE.get(error.errno or 0)
+    return told if advice is None or advice in told else f"{told}; {advice}"
+
+
 @contextmanager
 def file_errors(path: Path, doing: str = "read") -> Iterator[None]:
     """Turn errors of the operating system in this block into ours.
@@ -88,5 +112,5 @@ def file_errors(path: Path, doing: str = "read") -> Iterator[None]:
                 error.errno, "no such file; check its name and folder", str(path)
             ) from error
         raise FileError(
-            error.errno, f"cannot {doing}, {error.strerror}", str(path)
+            error.errno, f"cannot {doing}, {reason(error)}", str(path)
         ) from error

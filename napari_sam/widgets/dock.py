@@ -19,7 +19,7 @@ from qtpy.QtWidgets import QScrollArea, QToolButton, QVBoxLayout, QWidget
 
 from napari_sam.engine.records import RECORDS, from_notes
 from napari_sam.engine.session import Session
-from napari_sam.errors import NapariSamError, NapariSamWarning
+from napari_sam.errors import NapariSamError, NapariSamWarning, reason
 from napari_sam.widgets.automatic_panel import AutomaticPanel
 from napari_sam.widgets.bridge import LayerBridge, unbind
 from napari_sam.widgets.embedding_panel import EmbeddingPanel
@@ -206,6 +206,9 @@ class SegmentAnything(QWidget):
         """Show an error as a notification; one of ours says what to do."""
         if isinstance(error, NapariSamError):
             show_error(str(error))
+        elif isinstance(error, OSError):  # as good as told by the system
+            where = f"{error.filename}: " if error.filename else ""
+            show_error(f"{where}{reason(error)}. Your objects are safe in the window.")
         else:
             logger.error("unexpected", exc_info=error)
             show_error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
@@ -56,6 +57,7 @@ class ExportForm(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.name = "labels"
+        self.folder = ""
         self.format = QComboBox()
         self.format.setToolTip("All formats are written whole or not at all.")
         self.description = QLabel()
@@ -98,9 +100,21 @@ class ExportForm(QWidget):
 
             self.format.addItems(list(FORMATS))
 
-    def set_labels(self, name: str, pixel_size_um: float | None) -> None:
-        """Show whose labels are exported, and what is known of their pixels."""
-        self.name = name
+    def set_labels(
+        self, name: str, pixel_size_um: float | None, folder: str = ""
+    ) -> None:
+        """Show whose labels are exported, and what is known of their pixels.
+
+        Parameters
+        ----------
+        name : str
+            Of the file that is proposed, without its ending.
+        pixel_size_um : float or None
+            None if it is not known.
+        folder : str
+            Where it is proposed. Default: where the program was started.
+        """
+        self.name, self.folder = name, folder
         self.pixel_size.setValue(pixel_size_um or 0)
 
     def size_um(self) -> float | None:
@@ -121,7 +135,7 @@ class ExportForm(QWidget):
         path, _ = QFileDialog.getSaveFileName(
             self,
             "Save labels",
-            f"{self.name}{chosen.ending}",
+            str(Path(self.folder) / f"{self.name}{chosen.ending}"),
             f"{chosen.name} ({endings})",
         )
         if path:

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_sam.engine.records import as_notes, facts_of
 from napari_sam.readers.stored import pixel_size_um
 from napari_sam.widgets.export_form import ExportForm
-from napari_sam.widgets.geometry import full_array
+from napari_sam.widgets.geometry import folder_of, full_array
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -116,4 +116,5 @@ class ExportPanel(QWidget):
         self.form.set_labels(
             Path(file).stem.removesuffix(".ome") if file else image.name,
             size[-1] if size is not None and square else None,
+            folder_of(image),
         )

@@ -9,6 +9,7 @@ looked at, and where on the others.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -321,3 +322,9 @@ def visible_box(layer: Image, view: PlaneView) -> Box | None:
     box = Box(int(y0), int(x0), int(np.ceil(y1)) + 1, int(np.ceil(x1)) + 1)
     seen = box.clip(view.shape)
     return seen if seen.area else None
+
+
+def folder_of(layer: Layer) -> str:
+    """Return the folder of a layer's file; empty if there is none."""
+    folder = Path(layer.source.path or "").parent
+    return str(folder) if layer.source.path and folder.is_dir() else ""

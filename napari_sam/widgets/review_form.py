@@ -202,7 +202,7 @@ class ReviewForm(QWidget):
             self.view.selectRow(chosen + 1)
 
     def _make_view(self) -> None:
-        self.view = QTableView()
+        self.view = _Table()
         self.view.setModel(self._sorted)
         self.view.setSortingEnabled(True)
         self.view.sortByColumn(_DOUBT, Qt.SortOrder.DescendingOrder)
@@ -214,7 +214,7 @@ class ReviewForm(QWidget):
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(True)
         self.view.setToolTip("Click a line: the camera goes to the object.")
-        self.view.setMinimumHeight(160)
+        self.view.setMinimumHeight(240)  # ten lines
         self.view.selectionModel().selectionChanged.connect(self._tell_chosen)
 
     def _make_buttons(self) -> QHBoxLayout:
@@ -263,6 +263,17 @@ class ReviewForm(QWidget):
         if chosen is not None:
             self.choose_next()
             self.state_asked.emit(chosen.object_id, state)
+
+
+class _Table(QTableView):
+    """A table that leaves letters and digits to the keys of the window."""
+
+    def keyPressEvent(self, event: Any) -> None:
+        """Move with the arrows; search for nothing."""
+        if event.text().strip():
+            event.ignore()
+        else:
+            super().keyPressEvent(event)
 
 
 def _text(value: Any) -> str:

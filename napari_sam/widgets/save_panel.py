@@ -15,11 +15,12 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLabel, QWidget
 
 from napari_sam.engine.label_store import LabelStore, write_chunks
 from napari_sam.engine.saved_session import SESSION, Snapshot, read_session
-from napari_sam.errors import FormatError, InputError, NapariSamError
+from napari_sam.errors import FormatError, InputError, NapariSamError, file_errors
 from napari_sam.settings import autosave_dir
 from napari_sam.widgets.controls import button
-from napari_sam.widgets.geometry import full_array, spatial_shape
+from napari_sam.widgets.geometry import folder_of, full_array, spatial_shape
 from napari_sam.widgets.stored_labels import STORE
+from napari_sam.writers.atomic import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,7 @@ class SavePanel(QWidget):
         super().__init__()
         self._parts = parts
         # written in the worker; what has not been written is kept, in case it stops
-        self._writing: dict[Path, Callable[[], Path]] = {}
+        self._writing: dict[Path, Callable[[], None]] = {}
         # autosaves that this dock has made or gone on with
         self._own: set[Path] = set()
         self._with_labels: set[Path] = set()
@@ -123,14 +124,24 @@ class SavePanel(QWidget):
             self._parts.session, labels=name, model=self._parts.network.name
         )
 
-        def write() -> Path:
-            folder.mkdir(parents=True, exist_ok=True)
+        def write() -> None:
+            make_folder(folder)
             write_labels(folder)
             snapshot.write(folder)
-            return folder
 
         self._writing[folder] = write
-        self._parts.worker.call(write, self._saved, slot=("save", folder))
+
+        def saved(_result: None) -> None:
+            if self._writing.get(folder) is write:  # nothing newer waits
+                del self._writing[folder]
+            self.status.setText(f"Saved in {folder}")
+
+        self._parts.worker.call(
+            write,
+            saved,
+            lambda error: self._not_saved(folder, error),
+            slot=("save", folder),
+        )
 
     def load(self, folder: Path) -> None:
         """Go on with what was saved in a folder, once the worker has read it.
@@ -234,13 +245,20 @@ class SavePanel(QWidget):
         if layer is not None:
             self._with_labels.add(folder)
         if folder not in self._own:
-            self._earlier = _set_aside(folder)
+            try:
+                self._earlier = _set_aside(folder)
+            except NapariSamError as error:
+                self._not_saved(folder, error)
+                return
             self._own.add(folder)
         self.save(folder)
 
-    def _saved(self, folder: Path) -> None:
-        self._writing.pop(folder, None)
-        self.status.setText(f"Saved in {folder}")
+    def _not_saved(self, folder: Path, error: Exception) -> None:
+        """Tell it; what saves itself is tried again when the window closes."""
+        if folder != self.folder():
+            self._writing.pop(folder, None)
+        self.status.setText(f"Not saved in {folder}")
+        self._parts.worker.failed.emit(error)
 
     def _show_folder(self, _image: Any = None) -> None:
         folder = self.folder()
@@ -262,7 +280,9 @@ class SavePanel(QWidget):
             self._try(self.load, self._earlier)
 
     def _ask_save(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Folder of the session")
+        image = self._parts.bridge.image
+        begin = "" if image is None else folder_of(image)
+        folder = QFileDialog.getExistingDirectory(self, "Folder of the session", begin)
         if folder:
             self._try(self.save, Path(folder))
 
@@ -313,7 +333,8 @@ def _set_aside(folder: Path) -> Path | None:
         return None
     before = folder.with_name(f"{folder.name}-before")
     shutil.rmtree(before, ignore_errors=True)
-    folder.rename(before)
+    with file_errors(folder, "set the earlier session aside"):
+        folder.rename(before)
     return before
 
 

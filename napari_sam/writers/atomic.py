@@ -16,7 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_sam.errors import FileError, InputError, MissingFileError, file_errors
+from napari_sam.errors import (
+    FileError,
+    InputError,
+    MissingFileError,
+    file_errors,
+    reason,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +123,7 @@ def atomic(path: Path, *, overwrite: bool) -> Iterator[Path]:
         if isinstance(error, FileError):
             raise
         raise FileError(
-            error.errno, f"cannot write, {error.strerror or error}", str(path)
+            error.errno, f"cannot write, {reason(error)}", str(path)
         ) from error
     finally:
         _remove(part)
@@ -134,5 +140,5 @@ def _replace_folder(path: Path, part: Path) -> None:
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
-    else:
+    elif path.exists():  # where nothing can be written, asking for it is an error
         path.unlink(missing_ok=True)

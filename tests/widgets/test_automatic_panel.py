@@ -17,6 +17,7 @@ from tests.engine.oracle import OracleSam, image_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import napari
     from numpy.typing import NDArray
@@ -295,17 +296,17 @@ def test_after_an_error_the_candidates_can_be_kept_again(
 
 
 def test_a_file_is_proposed_by_which_a_training_finds_the_labels(
-    dock: Any, truth: NDArray[np.uint32]
+    dock: Any, truth: NDArray[np.uint32], tmp_path: Path
 ) -> None:
     from napari.layers._source import layer_source
 
     from napari_sam.widgets.export_panel import ExportPanel
 
     form = dock.panel(ExportPanel).form
-    assert form.name == "discs"
-    with layer_source(path="/data/day 1.ome.tif"):
+    assert (form.name, form.folder) == ("discs", "")
+    with layer_source(path=str(tmp_path / "day 1.ome.tif")):
         layer = dock.viewer.add_image(image_of(truth), rgb=True, name="DAPI")
     dock.bridge.choose_image(layer)
     labels = dock.viewer.add_labels(np.zeros_like(truth), name="objects")
     dock.bridge.choose_labels(labels)
-    assert form.name == "day 1"
+    assert (form.name, form.folder) == ("day 1", str(tmp_path))

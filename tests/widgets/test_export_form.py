@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +26,7 @@ def test_it_asks_for_the_chosen_format(
     panel.show()
     names = [panel.format.itemText(i) for i in range(panel.format.count())]
     assert names == list(FORMATS)
-    panel.set_labels("cells", 0.25)
+    panel.set_labels("cells", 0.25, "/images")
     panel.format.setCurrentIndex(names.index("geojson"))
     assert panel.description.text() == FORMATS["geojson"].description
     proposed = []
@@ -38,7 +39,8 @@ def test_it_asks_for_the_chosen_format(
     save, measure = panel.findChildren(QPushButton)
     with qtbot.waitSignal(panel.export_asked) as asked:
         save.click()
-    assert proposed == [("cells.geojson", "geojson (*.geojson *.json)")]
+    path = str(Path("/images") / "cells.geojson")
+    assert proposed == [(path, "geojson (*.geojson *.json)")]
     assert asked.args == [Export("geojson", "/data/cells.geojson", 0.25)]
     panel.set_labels("cells", None)
     with qtbot.waitSignal(panel.measure_asked) as measured:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -254,3 +256,28 @@ def test_labels_of_another_image_are_refused(desks: Any, tmp_path: Path) -> None
     desk.qtbot.waitUntil(lambda: bool(told), timeout=60_000)
     assert isinstance(told[0], FormatError)
     assert "is of an image of (96, 128) px" in str(told[0])
+
+
+def test_what_cannot_be_saved_is_told_and_saved_at_the_end(
+    desks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = desks()
+    desk.keep(20, 20)
+    full = tmp_path / "full"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_sam.writers.tiff.save_labels", refuse)
+        desk.panel.save(full)
+        desk.panel._autosave()
+        desk.qtbot.waitUntil(lambda: len(desk.errors) == 2, timeout=60_000)
+    assert [each.errno for each in desk.errors] == [errno.ENOSPC, errno.ENOSPC]
+    folder = desk.panel.folder()
+    assert desk.panel.status.text() == f"Not saved in {folder}"
+    assert read_session(folder)[2] == {}
+    # somebody has made room: what saves itself is tried again, what was asked is not
+    desk.close()
+    assert list(read_session(folder)[2]) == [1]
+    assert not (full / "session.json").exists()

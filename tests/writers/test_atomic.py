@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,34 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.errno == errno.EFBIG
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "what_to_do"),
+    [
+        (errno.ENOSPC, "make room there, or choose another folder"),
+        (errno.EROFS, "choose another folder"),
+        (errno.EACCES, "ask for access, or choose another folder"),
+    ],
+)
+def test_what_to_do_is_told_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, what_to_do: str
+) -> None:
+    told = f"a.bin: cannot write, {os.strerror(number)}; {what_to_do}"
+
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(self))
+
+    with monkeypatch.context() as patch:
+        # a folder that cannot be written refuses to remove, too, what is not there
+        patch.setattr("pathlib.Path.write_bytes", refuse)
+        patch.setattr("pathlib.Path.unlink", refuse)
+        with (
+            pytest.raises(FileError, match=re.escape(told)),
+            atomic(tmp_path / "a.bin", overwrite=False) as part,
+        ):
+            part.write_bytes(b"1")
     assert names(tmp_path) == []
 
 

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QLabel,
+    QMessageBox,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -138,5 +139,16 @@ class ExportForm(QWidget):
             str(Path(self.folder) / f"{self.name}{chosen.ending}"),
             f"{chosen.name} ({endings})",
         )
+        if path and not path.lower().endswith(chosen.endings):
+            path += chosen.ending
+            if Path(path).exists() and not self._may_replace(path):
+                return
         if path:
             self.export_asked.emit(Export(chosen.name, path, self.size_um()))
+
+    def _may_replace(self, path: str) -> bool:
+        """Ask, as the dialog does for names that are typed with their ending."""
+        answer = QMessageBox.question(
+            self, "Save labels", f"{Path(path).name} exists already. Replace it?"
+        )
+        return bool(answer == QMessageBox.StandardButton.Yes)

@@ -46,3 +46,39 @@ def test_it_asks_for_the_chosen_format(
     with qtbot.waitSignal(panel.measure_asked) as measured:
         measure.click()
     assert measured.args == [None]
+
+
+def test_a_name_without_its_ending_gets_it(
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from qtpy.QtWidgets import QFileDialog, QMessageBox, QPushButton
+
+    from napari_sam.widgets.export_form import Export, ExportForm
+
+    panel = ExportForm()
+    qtbot.addWidget(panel)
+    panel.show()
+    panel.format.setCurrentText("tiff")
+    told: list[Export] = []
+    panel.export_asked.connect(told.append)
+    save = panel.findChildren(QPushButton)[0]
+
+    def save_as(name: str) -> str:
+        path = str(tmp_path / name)
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (path, ""))
+        save.click()
+        return path
+
+    typed = [save_as("cells"), save_as("cells.TIFF"), save_as("a.b")]
+    paths = [typed[0] + ".labels.tif", typed[1], typed[2] + ".labels.tif"]
+    assert [each.path for each in told] == paths
+
+    # of a file that the dialog has not seen it is asked
+    buttons = QMessageBox.StandardButton
+    answers = [buttons.No, buttons.Yes]
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: answers.pop(0))
+    (tmp_path / "cells.labels.tif").touch()
+    save_as("cells")
+    assert len(told) == 3
+    save_as("cells")
+    assert told[3].path == paths[0]

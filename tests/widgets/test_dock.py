@@ -525,9 +525,11 @@ def test_the_demo_opens_with_the_dock_ready_and_every_control_explained(
 
 def _is_part(widget: Any, kinds: tuple[type, ...]) -> bool:
     """Whether a control belongs to another one, such as the field of a slider."""
+    from qtpy.QtWidgets import QTableView
+
     parent = widget.parent()
     while parent is not None:
-        if isinstance(parent, kinds) or type(parent).__name__ == "QTableView":
+        if isinstance(parent, (*kinds, QTableView)):
             return True
         parent = parent.parent()
     return False

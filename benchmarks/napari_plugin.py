@@ -1,7 +1,7 @@
 """How the plugin feels: what a person waits for, in milliseconds.
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/napari_plugin.py
-    ... --only clicks      # or search, several, large: a part of it
+    ... --only clicks      # or search, embed, several, large: a part of it
 
 Prints one line for each figure: opening the dock; a click on an embedded crop, from the
 mouse event to the mask on the layer; the longest time that the window does not react
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_sam.widgets.dock import SegmentAnything
 
 PATIENCE_S = 300.0
-PARTS = ["clicks", "search", "several", "large"]
+PARTS = ["clicks", "search", "embed", "several", "large"]
 N_CLICKS = 15
 N_HOVERS = 30
 N_COMMITS = 20
@@ -198,6 +198,31 @@ def measure_search(dock: SegmentAnything, pulse: Pulse) -> None:
     pulse.say()
 
 
+def measure_embedding(dock: SegmentAnything, pulse: Pulse) -> None:
+    """Embed a plane, look at its crops, and let them go."""
+    from napari_sam.widgets.embedding_panel import EmbeddingPanel
+
+    panel = dock.open_panel(EmbeddingPanel)
+    rest(1)
+    pulse.reset()
+    start = time.perf_counter()
+    panel.start()
+    wait_for(lambda: panel._embedding is not None)  # noqa: SLF001
+    rest(0.3)
+    say("start to embed a plane", [1e3 * (time.perf_counter() - start - 0.3)])
+    pulse.say()
+    pulse.reset()
+    wait_for(lambda: panel._task is None)  # noqa: SLF001
+    rest(0.3)
+    say("all crops embedded", [1e3 * (time.perf_counter() - start - 0.3)])
+    pulse.say()
+    pulse.reset()
+    panel.stop()
+    rest(0.5)
+    print("their overlay goes", flush=True)
+    pulse.say()
+
+
 def measure_large(viewer: napari.Viewer, dock: SegmentAnything) -> None:
     """Keep objects in labels as large as the mosaic, and take them back."""
     from napari_sam.widgets.prompt_panel import PromptPanel
@@ -236,12 +261,15 @@ def main() -> None:
         measure_clicks(dock, pulse)
     if "search" in wanted:
         measure_search(dock, pulse)
-    if "several" in wanted:
+    if "embed" in wanted or "several" in wanted:
         # four crops, and as many objects as a field of view has
         several = np.asarray(mosaic()[0][9_000:10_536, 9_000:10_536])
         dock.bridge.choose_image(viewer.add_image(several, rgb=True))
         rest(1)
         print(f"on {several.shape[0]} x {several.shape[1]} px:")
+    if "embed" in wanted:
+        measure_embedding(dock, pulse)
+    if "several" in wanted:
         measure_search(dock, pulse)
     if "large" in wanted:
         measure_large(viewer, dock)

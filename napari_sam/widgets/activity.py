@@ -9,6 +9,8 @@ from typing import Any
 from napari.utils import progress
 from napari.utils.notifications import show_info
 
+from napari_sam.widgets.turns import in_turns
+
 _SHORT_S = 2.0  # less is over before a bar is made, which takes the window 50 ms
 _LONG_S = 10.0  # whoever waits for less has stayed
 
@@ -26,7 +28,7 @@ class Activity:
         self._what = what
         self._bar: Any = None
         self._begun = 0.0
-        self._is_making = False
+        self._wanted: tuple[int, int] | None = None  # what the bar shows next
 
     def begin(self) -> None:
         """Note when the work began; a bar comes if it takes longer."""
@@ -34,27 +36,30 @@ class Activity:
         self._begun = time.monotonic()
 
     def show(self, done: int, total: int) -> None:
-        """Show how far the work is."""
+        """Show soon how far the work is."""
         if not self._begun or not total:
             return
-        if self._bar is None:
-            if self._is_making or time.monotonic() - self._begun < _SHORT_S:
-                return
+        if self._wanted is None:
+            in_turns(self._update)
+        self._wanted = done, total
+
+    def _update(self) -> None:
+        """Show the newest step; napari runs the event loop until it is drawn."""
+        wanted, self._wanted = self._wanted, None
+        if wanted is None or not self._begun:
+            return
+        done, total = wanted
+        if self._bar is None and time.monotonic() - self._begun >= _SHORT_S:
             self._make(total)
-            if self._bar is None:
-                return
-        if self._bar.total != total:
-            self._bar.total = total
-        self._bar.update(done - self._bar.n)
+        if (bar := self._bar) is not None:
+            if bar.total != total:
+                bar.total = total
+            bar.update(done - bar.n)
 
     def _make(self, total: int) -> None:
-        """Make the bar; napari runs the event loop meanwhile, so steps go on."""
-        begun, self._is_making = self._begun, True
-        try:
-            # where there is no window, tqdm would write into the terminal
-            bar = progress(desc=self._what, total=total, file=io.StringIO())
-        finally:
-            self._is_making = False
+        begun = self._begun
+        # where there is no window, tqdm would write into the terminal
+        bar = progress(desc=self._what, total=total, file=io.StringIO())
         if begun == self._begun:
             self._bar = bar
         else:  # the work has ended, or other work has begun
@@ -73,4 +78,4 @@ class Activity:
         if bar is not None:
             bar.close()
         if told and begun and time.monotonic() - begun > _LONG_S:
-            show_info(told)
+            in_turns(lambda: show_info(told))

@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 from superqt import QLabeledDoubleSlider
 
 from napari_sam.engine.thresholds import Search, Thresholds
-from napari_sam.widgets.controls import button
+from napari_sam.widgets.controls import button, show_value
 
 Extent: TypeAlias = Literal["view", "plane", "stack"]
 
@@ -144,8 +144,7 @@ class AutomaticForm(QWidget):
         self.run.setToolTip("Stop; what has been found stays." if running else _RUN)
         self._settings.setEnabled(not running)
         if done is not None:
-            self.progress.setMaximum(total)  # without a number it only moves
-            self.progress.setValue(done)
+            show_value(self.progress, done, total)
 
     def show_found(self, n_objects: int | None, n_marked: int = 0) -> None:
         """Show how many candidates count; None when there was no search."""

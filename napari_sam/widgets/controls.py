@@ -8,6 +8,7 @@ from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
+    QProgressBar,
     QPushButton,
     QSizePolicy,
     QWidget,
@@ -28,6 +29,25 @@ def button(text: str, tip: str) -> QPushButton:
     made = QPushButton(text)
     made.setToolTip(tip)
     return made
+
+
+def show_value(bar: QProgressBar, done: int, total: int | None = None) -> None:
+    """Let a bar show how far work is, with the next frame.
+
+    By itself it is drawn at once, and the whole window with it.
+
+    Parameters
+    ----------
+    bar : QProgressBar
+    done : int
+    total : int, optional
+        0 where it is not known: the bar only moves. Default: as before.
+    """
+    bar.setUpdatesEnabled(False)
+    if total is not None:
+        bar.setMaximum(total)
+    bar.setValue(done)
+    bar.setUpdatesEnabled(True)
 
 
 def share_box(value: float, tip: str) -> QDoubleSpinBox:

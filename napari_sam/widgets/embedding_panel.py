@@ -23,8 +23,10 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sam.widgets.activity import Activity
+from napari_sam.widgets.controls import show_value
 from napari_sam.widgets.geometry import visible_box
 from napari_sam.widgets.plane_layers import CROP_COLOURS, EmbeddingOverlay
+from napari_sam.widgets.turns import in_turns
 
 if TYPE_CHECKING:
     from napari_sam.engine.embed import PlaneEmbedding
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 _SETTLED_MS = 400  # after the last move of the camera
 _LOOK_MS = 150  # a crop takes the encoder longer
+_DRAWN_MS = 100  # a panel that has just been opened needs a moment to be drawn
 _RESTS = "Rests. Clicks are answered meanwhile; go on when you like."
 
 
@@ -89,6 +92,11 @@ class EmbeddingPanel(QWidget):
         self._camera.events.center.connect(self._camera_moved)
         parts.session.view_changed.connect(self._view_changed)
         parts.network.loaded.connect(self.stop)
+        self._drawn = QTimer(self)
+        self._drawn.setSingleShot(True)
+        self._drawn.setInterval(_DRAWN_MS)
+        self._drawn.timeout.connect(self._prepare)
+        parts.bridge.image_changed.connect(self._image_changed)
         self._show(None)
 
     def start(self) -> None:
@@ -128,7 +136,24 @@ class EmbeddingPanel(QWidget):
         self._camera.events.center.disconnect(self._camera_moved)
         self._parts.session.view_changed.disconnect(self._view_changed)
         self._parts.network.loaded.disconnect(self.stop)
+        self._parts.bridge.image_changed.disconnect(self._image_changed)
+        self._drawn.stop()
         self.stop()
+        self.overlay.close()
+
+    def showEvent(self, event: object) -> None:
+        """Make the layer of crops once the panel is drawn."""
+        super().showEvent(event)
+        self._drawn.start()
+
+    def _prepare(self) -> None:
+        if self._parts.bridge.image is not None:
+            self.overlay.prepare(self._parts.bridge.image)
+
+    def _image_changed(self, _image: object) -> None:
+        self.overlay.close()  # it lies over the other image
+        if self.isVisible():
+            self._drawn.start()
 
     def _view_changed(self, view: PlaneView | None) -> None:
         """Say that embeddings are of another plane, or of another contrast."""
@@ -208,7 +233,7 @@ class EmbeddingPanel(QWidget):
         self._embedding = found.embedding
         self.overlay.show(found.embedding.grid, image)
         n_known = self._show_known(found)
-        self._show_overlay()
+        in_turns(self._show_overlay)
         self._known = view.embedding_key, n_known
         self._begun = time.monotonic(), n_known
         self._fill()
@@ -228,7 +253,7 @@ class EmbeddingPanel(QWidget):
             return
         self._prefer()
         self._show(len(embedding.grid))
-        self.progress.setValue(self._begun[1])
+        show_value(self.progress, self._begun[1])
         self._activity.begin()
         self.status.setText("Encoding the first crop ...")
         skip = self.skip.isChecked()
@@ -248,8 +273,7 @@ class EmbeddingPanel(QWidget):
             if mark == "embedded":
                 self._known = self._known[0], self._known[1] + len(crops)
         self._activity.show(step.done, step.total)
-        self.progress.setMaximum(step.total)
-        self.progress.setValue(step.done)
+        show_value(self.progress, step.done, step.total)
         begun, n_before = self._begun
         if self.pause.isChecked():  # the crop that was in hand
             self.status.setText(_RESTS)
@@ -324,8 +348,7 @@ class EmbeddingPanel(QWidget):
         self.pause.setChecked(False)
         self.progress.setVisible(running)
         if n_crops is not None:
-            self.progress.setMaximum(n_crops)
-            self.progress.setValue(0)
+            show_value(self.progress, 0, n_crops)
 
 
 def _fill(embedding: PlaneEmbedding, *, skip_background: bool) -> Job[None]:

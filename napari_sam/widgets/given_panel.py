@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_sam.prompts import PROMPT_ENDINGS
 from napari_sam.widgets.activity import Activity
-from napari_sam.widgets.controls import LayerBox, button
+from napari_sam.widgets.controls import LayerBox, button, show_value
 from napari_sam.widgets.geometry import drawn_of, spatial_shape
 from napari_sam.widgets.keeping import Keeper
 
@@ -274,8 +274,7 @@ class GivenPanel(QWidget):
         self._keeper.keep(make, told, f" of {name}")
 
     def _show_step(self, step: Step) -> None:
-        self.progress.setMaximum(step.total)
-        self.progress.setValue(step.done)
+        show_value(self.progress, step.done, step.total)
         self._activity.show(step.done, step.total)
 
     def _failed(self, error: Exception) -> None:
@@ -293,8 +292,7 @@ class GivenPanel(QWidget):
         if n_objects is None:
             self._activity.end()
         else:
-            self.progress.setMaximum(n_objects)
-            self.progress.setValue(0)
+            show_value(self.progress, 0, n_objects)
         self.progress.setVisible(n_objects is not None)
         self.run.setText(_ASK if n_objects is None else "Stop")
         self.run.setEnabled(n_objects is not None or self.layer.layer is not None)

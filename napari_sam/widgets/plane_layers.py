@@ -122,12 +122,7 @@ class CandidateLayer:
         if layer.data.shape != shape:  # else it is empty since the last search
             layer.data = np.zeros(shape, np.uint8)
         self._pixels = layer.data
-        for name, value in place.items():
-            if not _is_same(getattr(layer, name), value):
-                setattr(layer, name, value)
-        layers = self._viewer.layers
-        if layers[-1] is not layer:
-            layers.move(layers.index(layer), len(layers))
+        _lay(self._viewer, layer, place)
         return layer
 
     def appear(self) -> None:
@@ -231,28 +226,41 @@ class EmbeddingOverlay:
 
     @property
     def layer(self) -> Labels | None:
-        """The layer, while it is shown."""
-        return self._layer if self._layer in self._viewer.layers else None
+        """The layer, while there are crops to be shown."""
+        is_there = self._grid is not None and self._layer in self._viewer.layers
+        return self._layer if is_there else None
 
-    def show(self, grid: CropGrid, image: Image) -> None:
-        """Lay the crops of a plane over an image; all of them wait at first."""
-        self.clear()
-        self._grid = grid
-        height, width = (-(-n // _CELL) for n in grid.shape)
-        options = plane_geometry(image, _CELL)
+    def prepare(self, image: Image) -> None:
+        """Make the layer already, empty and hidden, over an image's first pixel."""
+        if self._layer in self._viewer.layers:
+            return
         self._layer = Labels(
-            np.zeros((height, width), np.uint8),
+            np.zeros((1, 1), np.uint8),
             name=CROPS,
             metadata={OWN: True},
             opacity=0.25,
+            visible=False,
             colormap=DirectLabelColormap(
                 color_dict={None: CROP_COLOURS["waiting"]}
                 | dict(enumerate(CROP_COLOURS.values()))
             ),
-            **options,
+            **plane_geometry(image),
         )
         self._layer.editable = False
         insert_beside(self._viewer, len(self._viewer.layers), self._layer)
+
+    def show(self, grid: CropGrid, image: Image) -> None:
+        """Lay the crops of a plane over an image; all of them wait at first.
+
+        Whoever wants them seen makes the layer visible.
+        """
+        self.prepare(image)
+        layer, self._grid = self._layer, grid
+        if layer is None:
+            raise RuntimeError("the layer of crops was not made")
+        height, width = (-(-n // _CELL) for n in grid.shape)
+        layer.data = np.zeros((height, width), np.uint8)
+        _lay(self._viewer, layer, plane_geometry(image, _CELL))
 
     def mark(self, crops: Iterable[int], mark: CropMark) -> None:
         """Show what is known of crops, by their numbers in the grid."""
@@ -267,10 +275,16 @@ class EmbeddingOverlay:
         layer.refresh(extent=False, thumbnail=False)
 
     def clear(self) -> None:
-        """Take the overlay away."""
+        """Show no crops; the layer is hidden, to be used again."""
         if self.layer is not None:
-            self._viewer.layers.remove(self.layer)
-        self._layer = None
+            self.layer.visible = False
+        self._grid = None
+
+    def close(self) -> None:
+        """Take the layer away."""
+        if self._layer is not None and self._layer in self._viewer.layers:
+            self._viewer.layers.remove(self._layer)
+        self._layer, self._grid = None, None
 
 
 def plane_geometry(
@@ -302,6 +316,15 @@ def plane_geometry(
         "affine": affine,
         "units": image.units[-2:],
     }
+
+
+def _lay(viewer: ViewerModel, layer: Labels, place: dict[str, Any]) -> None:
+    """Put a layer that is there already at another place, on top of all others."""
+    for name, value in place.items():
+        if not _is_same(getattr(layer, name), value):
+            setattr(layer, name, value)
+    if viewer.layers[-1] is not layer:
+        viewer.layers.move(viewer.layers.index(layer), len(viewer.layers))
 
 
 def _is_same(old: Any, new: Any) -> bool:

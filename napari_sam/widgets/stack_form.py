@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sam.widgets.controls import button, narrow, share_box
+from napari_sam.widgets.controls import button, narrow, share_box, show_value
 from napari_sam.widgets.keys import key_of
 from napari_sam.widgets.slice_strip import COLOURS, SliceStrip
 
@@ -166,8 +166,7 @@ class StackForm(QWidget):
         """Show how far a run is; None ends it."""
         running = done is not None
         self.progress.setVisible(running)
-        self.progress.setRange(0, total)
-        self.progress.setValue(done or 0)
+        show_value(self.progress, done or 0, total)
         self.follow.setText("Stop" if running else f"Follow ({key_of('follow')})")
         self.follow_all.setEnabled(not running)
         self.link.setEnabled(not running)

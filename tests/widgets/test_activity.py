@@ -9,6 +9,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytestqt.qtbot import QtBot
+
 pytestmark = pytest.mark.display
 
 
@@ -43,17 +45,24 @@ def activity(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_step_that_comes_while_the_bar_is_made_makes_no_second_one(
-    activity: Any,
+    activity: Any, qtbot: QtBot
 ) -> None:
     Bar.meanwhile = lambda: activity.show(2, 10)
-    activity.show(1, 10)
-    activity.show(3, 10)
-    assert [(bar.n, bar.is_open) for bar in Bar.made] == [(3, True)]
+    activity.show(0, 10)
+    activity.show(1, 10)  # the newest step is shown
+    qtbot.waitUntil(lambda: [bar.n for bar in Bar.made] == [2])
+    activity.show(3, 11)
+    qtbot.waitUntil(lambda: [(bar.n, bar.total) for bar in Bar.made] == [(3, 11)])
+    activity.show(4, 11)
     activity.end()
     assert not Bar.made[0].is_open
+    qtbot.wait(20)
+    assert [bar.n for bar in Bar.made] == [3]
 
 
-def test_work_that_ends_while_the_bar_is_made_leaves_none(activity: Any) -> None:
+def test_work_that_ends_while_the_bar_is_made_leaves_none(
+    activity: Any, qtbot: QtBot
+) -> None:
     Bar.meanwhile = activity.end
     activity.show(1, 10)
-    assert [bar.is_open for bar in Bar.made] == [False]
+    qtbot.waitUntil(lambda: [bar.is_open for bar in Bar.made] == [False])

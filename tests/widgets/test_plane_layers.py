@@ -150,5 +150,24 @@ def test_embedded_crops_are_shown(viewer: ViewerModel) -> None:
         seen = overlay.layer.colormap.map(value)
         wanted = transform_color(CROP_COLOURS[name])[0]
         np.testing.assert_allclose(seen, wanted, atol=0.01)
+    hidden = overlay.layer
+    hidden.visible = True
     overlay.clear()
-    assert len(viewer.layers) == 1
+    assert overlay.layer is None
+    assert not hidden.visible
+    overlay.mark([0], "embedded")  # the crops of before are no longer shown
+    smaller = CropGrid((200, 220), size=128, halo=16, scale=1.0)
+    viewer.layers[0].translate = (0, 30, 40)
+    viewer.add_image(np.zeros((5, 5)), name="above")
+    overlay.show(smaller, viewer.layers[0])
+    assert overlay.layer is hidden  # to make another one takes napari 0.1 s
+    assert viewer.layers[-1] is hidden
+    assert hidden.data.shape == (7, 7)
+    assert not hidden.data.any()  # all of them wait
+    image = viewer.layers[0]
+    np.testing.assert_allclose(
+        hidden.data_to_world((0, 0)), image.data_to_world((0, 15.5, 15.5))[1:]
+    )
+    overlay.close()
+    assert hidden not in viewer.layers
+    assert overlay.layer is None

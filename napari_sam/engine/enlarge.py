@@ -121,12 +121,12 @@ def unscaled_mask(logits: NDArray[np.float32], crop: Crop) -> Drawn:
     held = extent(seen > -1)
     rows = np.arange(held.y0 - 1, held.y1 + 1).clip(0, seen.shape[0] - 1)
     columns = np.arange(held.x0 - 1, held.x1 + 1).clip(0, seen.shape[1] - 1)
-    around = seen[rows[:, None], columns]
+    around = seen.take(rows, 0).take(columns, 1)
     # levels that each logit exceeds, then the fewest and most of a block's corners
     side = sum((around > level).view(np.int8) for level in (-1, 0, 1))
     sides = [side[i : i - 1 or None, j : j - 1 or None] for i, j in _CORNERS]
     fewest, most = reduce(np.minimum, sides), reduce(np.maximum, sides)
-    y, x = np.nonzero(fewest < most)
+    y, x = np.divmod(np.flatnonzero(fewest < most), most.shape[1])
     corners = np.stack([around[y + i, x + j] for i, j in _CORNERS], axis=1)
     values = corners @ _BILINEAR  # of the pixels of these blocks
     fewest[y, x] = 0  # so that they are counted once

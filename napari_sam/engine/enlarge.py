@@ -123,7 +123,7 @@ def unscaled_mask(logits: NDArray[np.float32], crop: Crop) -> Drawn:
     columns = np.arange(held.x0 - 1, held.x1 + 1).clip(0, seen.shape[1] - 1)
     around = seen.take(rows, 0).take(columns, 1)
     # levels that each logit exceeds, then the fewest and most of a block's corners
-    side = sum((around > level).view(np.int8) for level in (-1, 0, 1))
+    side = reduce(np.add, [(around > level).view(np.int8) for level in (-1, 0, 1)])
     sides = [side[i : i - 1 or None, j : j - 1 or None] for i, j in _CORNERS]
     fewest, most = reduce(np.minimum, sides), reduce(np.maximum, sides)
     y, x = np.divmod(np.flatnonzero(fewest < most), most.shape[1])

@@ -13,9 +13,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.utils.notifications import show_error, show_warning
-from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtWidgets import QScrollArea, QToolButton, QVBoxLayout, QWidget
+from napari.utils.notifications import show_error, show_info, show_warning
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import (
+    QComboBox,
+    QScrollArea,
+    QTableView,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_sam.engine.records import RECORDS, from_notes
 from napari_sam.engine.session import Session
@@ -245,6 +253,17 @@ class SegmentAnything(QWidget):
             self.close_dock()
         return bool(super().event(event))
 
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Leave letters and digits to the window; lists would search for them."""
+        if (
+            isinstance(event, QKeyEvent)
+            and event.type() == QEvent.Type.KeyPress
+            and event.text().strip()
+        ):
+            event.ignore()  # goes on to the parent
+            return True
+        return bool(super().eventFilter(watched, event))
+
     def _is_busy(self) -> bool:
         return self.session.is_waiting or self.worker.is_busy
 
@@ -282,6 +301,9 @@ class SegmentAnything(QWidget):
             layout.addWidget(self.headers[panel.title])
             layout.addWidget(panel)
         layout.addStretch(1)
+        for kind in (QComboBox, QTableView):
+            for each in inner.findChildren(kind):
+                each.installEventFilter(self)
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -362,6 +384,8 @@ class SegmentAnything(QWidget):
             panel = self.panel(ObjectsPanel)
             if panel.choose_under_mouse():
                 getattr(panel, name)()
+            else:
+                show_info("No object is under the mouse.")
 
         return command
 

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 from napari_sam.prompts import PROMPT_ENDINGS
 from napari_sam.widgets.activity import Activity
 from napari_sam.widgets.controls import LayerBox, button, show_value
-from napari_sam.widgets.geometry import drawn_of, spatial_shape
+from napari_sam.widgets.geometry import drawn_of, folder_of, spatial_shape
 from napari_sam.widgets.keeping import Keeper
 
 if TYPE_CHECKING:
@@ -300,14 +300,19 @@ class GivenPanel(QWidget):
     def _ask_file(self) -> None:
         endings = " ".join(f"*{ending}" for ending in PROMPT_ENDINGS)
         path, _ = QFileDialog.getOpenFileName(
-            self, "Prompts", filter=f"Prompts ({endings})"
+            self, "Prompts", self._folder(), f"Prompts ({endings})"
         )
         if path:
             self.load_file(Path(path))
 
+    def _folder(self) -> str:
+        image = self._parts.bridge.image
+        return "" if image is None else folder_of(image)
+
     def _ask_save(self) -> None:
+        proposed = str(Path(self._folder()) / "prompts.csv")
         path, chosen = QFileDialog.getSaveFileName(
-            self, "Save prompts", "prompts.csv", ";;".join(_SAVED_AS)
+            self, "Save prompts", proposed, ";;".join(_SAVED_AS)
         )
         if path:
             self.save_file(Path(path), _SAVED_AS.get(chosen, "table"))

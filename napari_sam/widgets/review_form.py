@@ -202,7 +202,7 @@ class ReviewForm(QWidget):
             self.view.selectRow(chosen + 1)
 
     def _make_view(self) -> None:
-        self.view = _Table()
+        self.view = QTableView()
         self.view.setModel(self._sorted)
         self.view.setSortingEnabled(True)
         self.view.sortByColumn(_DOUBT, Qt.SortOrder.DescendingOrder)
@@ -263,17 +263,6 @@ class ReviewForm(QWidget):
         if chosen is not None:
             self.choose_next()
             self.state_asked.emit(chosen.object_id, state)
-
-
-class _Table(QTableView):
-    """A table that leaves letters and digits to the keys of the window."""
-
-    def keyPressEvent(self, event: Any) -> None:
-        """Move with the arrows; search for nothing."""
-        if event.text().strip():
-            event.ignore()
-        else:
-            super().keyPressEvent(event)
 
 
 def _text(value: Any) -> str:

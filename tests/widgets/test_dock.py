@@ -180,8 +180,12 @@ def test_keys_for_the_object_under_the_mouse_and_hovering(
     make_napari_viewer: Callable[..., napari.Viewer], discs: DiscPlanes
 ) -> None:
     from napari.utils.notifications import notification_manager
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QSignalSpy, QTest
 
+    from napari_sam.widgets.model_panel import ModelPanel
     from napari_sam.widgets.objects_panel import ObjectsPanel
+    from napari_sam.widgets.review_panel import ReviewPanel
 
     viewer = make_napari_viewer(show=True)
     image = viewer.add_image((discs.truth > 0).astype(np.uint8) * 200, name="cells")
@@ -225,6 +229,21 @@ def test_keys_for_the_object_under_the_mouse_and_hovering(
     mouse.press("Q")
     assert set(np.unique(labels.data)) == {0, 1}
     mouse.move(image, (60, 240))
+    mouse.press("Q")
+    assert notification_manager.records[-1].message == "No object is under the mouse."
+
+    # lists that have the focus leave letters to the window
+    panel = dock.open_panel(ReviewPanel)
+    model = dock.panel(ModelPanel).model
+    letters = QSignalSpy(model.currentIndexChanged)
+    for each in (model, panel.form.view):
+        session.state.positive = True
+        each.setFocus()
+        QTest.keyClick(each, Qt.Key.Key_N)
+        settle(2)
+        assert not session.state.positive
+    session.state.positive = True
+    assert not len(letters)
     dock.bridge.hover()
     wait_for(lambda: session.masks)
     assert sum(each.mask.sum() for each in session.masks) == (discs.truth == 3).sum()

@@ -92,6 +92,8 @@ class LayerBridge:
         Returns how many crops of a view are known to be embedded.
     candidate_layer : callable
         Returns the layer of candidates that can be marked; None without a search.
+    hold : callable
+        Told of points and their signs before the session; True keeps them from it.
     """
 
     image_changed = Signal(object)
@@ -118,6 +120,7 @@ class LayerBridge:
         self._seen: Intensity | None = None  # kept for the model, though not shown
         self.count_embedded: Callable[[PlaneView], int] = lambda view: 0
         self.candidate_layer: Callable[[], Labels | None] = lambda: None
+        self.hold: Callable[[Any, Any], bool] = lambda points, positive: False
         self._settled = QTimer()
         self._settled.setSingleShot(True)
         self._settled.setInterval(_SETTLED_MS)
@@ -183,7 +186,7 @@ class LayerBridge:
             if layer not in self._keys:
                 self._keys[layer] = (layer.name, next(_image_keys))
             self.prompts = PromptLayers(self.viewer, layer)
-            self.prompts.points_changed.connect(self.session.set_points)
+            self.prompts.points_changed.connect(self._points_changed)
             self.prompts.shapes_changed.connect(self.session.set_shapes)
             self.prompts.made.connect(self._layer_made)
             self.prompts.restored.connect(self._show_current)
@@ -198,6 +201,10 @@ class LayerBridge:
             topmost = found[-1] if found else None
             self.choose_labels(last if last in found else topmost)
         self.look()
+
+    def _points_changed(self, points: Any, positive: Any) -> None:
+        if not self.hold(points, positive):
+            self.session.set_points(points, positive)
 
     @property
     def _image_key(self) -> object:

@@ -20,13 +20,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sam.errors import NapariSamError
+from napari_sam.widgets.ahead import Ahead
 from napari_sam.widgets.keys import key_of, keys_of
 from napari_sam.widgets.prompt_layers import NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_sam.engine.draft import Draft
     from napari_sam.engine.request import ShownMask
     from napari_sam.widgets.keys import Command
     from napari_sam.widgets.panel import DockParts
@@ -67,7 +67,8 @@ class PromptPanel(QWidget):
     def __init__(self, parts: DockParts) -> None:
         super().__init__()
         self._parts = parts
-        self._keep_soon: Draft | None = None  # asked for before its mask was there
+        self._ahead = Ahead()  # what was kept before its mask was there
+        parts.bridge.hold = self._ahead.hold
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addLayout(self._make_tools())
@@ -106,7 +107,11 @@ class PromptPanel(QWidget):
             self.hint.setText("Nothing to keep yet. " + self._next_step())
             return
         if session.is_waiting:
-            self._keep_soon = session.draft
+            if self._ahead.draft is not session.draft:
+                self._ahead.forget()
+                self._ahead.begin(session.draft)
+            else:
+                self._ahead.keep_last()
             self.hint.setText("Kept as soon as the mask is there ...")
             return
         if not session.masks:
@@ -368,15 +373,22 @@ class PromptPanel(QWidget):
             self.hint.setText(self._next_step())
         elif not session.is_waiting:
             self.hint.setText("No positive point and no shape is in the image.")
-        if self._keep_soon is not None and not session.is_waiting:
+        if self._ahead.draft is not None and not session.is_waiting:
             # not at once: others are still being told what this answer is
             QTimer.singleShot(0, self._keep_now)
 
     def _keep_now(self) -> None:
         """Keep what was asked for too early, unless the prompts have changed."""
-        draft, self._keep_soon = self._keep_soon, None
-        if draft is not None and draft is self._parts.session.draft:
-            self._keep_or_tell()
+        session, draft = self._parts.session, self._ahead.end()
+        if draft is None or draft is not session.draft:
+            self._ahead.forget()
+            return
+        self._keep_or_tell()
+        if (held := self._ahead.take()) is not None:
+            session.reject()  # what could not be kept was told
+            session.set_points(held.points, held.positive)
+            if held.is_kept:
+                self._ahead.begin(session.draft)
 
     def _show_scores(self, masks: Sequence[ShownMask]) -> None:
         """Show the scores of all answers; of the one that is shown as it is now."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from napari_sam.engine import objects
 from tests.engine.discs import DiscPlanes
 from tests.widgets.mouse import Mouse, settle, wait_for
 
@@ -395,6 +396,30 @@ def test_enter_before_the_mask_is_there_keeps_it_when_it_comes(
     gate.set()
     wait_for(lambda: session.labels is not None and dock.bridge.labels.data.any())
     np.testing.assert_array_equal(dock.bridge.labels.data > 0, discs.truth == 1)
+    # whoever points on meanwhile points at other objects
+    session.undo()
+    session.reject()
+    gate.clear()
+    prompts = dock.bridge.prompts
+    for y, x in ((50, 60), (120, 150), (60, 240)):
+        prompts.points.add([y, x])
+        panel.keep()
+    prompts.points.add([20, 20])  # not kept
+    gate.set()
+    wait_for(lambda: len(np.unique(dock.bridge.labels.data)) == 4)
+    for number, place in enumerate(((50, 60), (120, 150), (60, 240)), 1):
+        found = dock.bridge.labels.data[place]
+        mask = dock.bridge.labels.data == found
+        np.testing.assert_array_equal(mask, discs.truth == number)
+    wait_for(lambda: len(session.draft.points) == 1)
+    np.testing.assert_array_equal(session.draft.points, [[20, 20]])
+    session.reject()
+    for _ in range(3):
+        objects.delete(session, [int(dock.bridge.labels.data.max())])
+    dock.bridge.prompts.points.add([50, 60])
+    wait_for(lambda: session.masks and not session.is_waiting)
+    panel.keep()
+    only = {0, int(dock.bridge.labels.data.max())}
     # a change of mind is obeyed
     gate.clear()
     dock.bridge.prompts.points.add([120, 150])
@@ -404,7 +429,7 @@ def test_enter_before_the_mask_is_there_keeps_it_when_it_comes(
     dock.bridge.prompts.points.add([60, 240])
     wait_for(lambda: session.masks and not session.is_waiting)
     settle(5)
-    assert set(np.unique(dock.bridge.labels.data)) == {0, 1}
+    assert set(np.unique(dock.bridge.labels.data)) == only
     dock.close_dock()
 
 

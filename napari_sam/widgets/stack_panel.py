@@ -63,6 +63,7 @@ class StackPanel(QWidget):
         session.view_changed.connect(self._view_changed)
         session.records_changed.connect(self._show)
         bridge.labels_changed.connect(self._labels_chosen)
+        bridge.leaving.connect(self._leave)
         parts.network.loaded.connect(self.stop)
         self._labels_chosen(bridge.labels)
         self._view_changed(session.view)
@@ -186,6 +187,15 @@ class StackPanel(QWidget):
             self._parts.worker.cancel(self._task)
             self._finish()
 
+    def _leave(self) -> None:
+        """Stop while the image and the labels that are written are still there."""
+        if self._task is not None:
+            self.stop()
+            show_warning(
+                "The work through the stack has stopped, as its image or its labels "
+                "are no longer chosen; the slices that are there stay."
+            )
+
     def next_doubtful(self) -> None:
         """Go to the next slice that is worth a look."""
         from napari_sam.engine.stack_objects import next_doubtful
@@ -235,6 +245,7 @@ class StackPanel(QWidget):
         session.view_changed.disconnect(self._view_changed)
         session.records_changed.disconnect(self._show)
         bridge.labels_changed.disconnect(self._labels_chosen)
+        bridge.leaving.disconnect(self._leave)
         self._parts.network.loaded.disconnect(self.stop)
         self._labels_chosen(None)
 

@@ -166,6 +166,38 @@ def test_stop_keeps_what_is_there_and_undo_takes_it(
     dock.close_dock()
 
 
+@pytest.mark.parametrize("what", ["image", "labels"])
+def test_layers_that_go_while_an_object_is_followed(
+    make_napari_viewer: Callable[..., napari.Viewer],
+    model: GatedSam,
+    truth: NDArray[np.uint32],
+    what: str,
+) -> None:
+    from napari.utils.notifications import notification_manager
+
+    viewer = make_napari_viewer()
+    dock, panel = open_stack(viewer, (truth > 0).astype(np.uint8) * 255)
+    viewer.dims.set_current_step(0, 5)
+    dock.session.set_points([(15, 9)], [True])
+    wait_for(lambda: dock.session.masks)
+    model.limit = model.n_encoded + 3
+    model.gate.clear()
+    panel.form.follow.click()
+    labels = dock.bridge.labels
+    wait_for(lambda: labels.data.any((1, 2)).sum() == 3)
+    viewer.layers.remove(getattr(dock.bridge, what))
+    model.gate.set()
+    settle(20)
+    assert panel.form.follow.text() == "Follow (Shift-K)"
+    assert "has stopped" in notification_manager.records[-1].message
+    assert labels.data.any((1, 2)).sum() == 3
+    if what == "image":  # its step can be taken back
+        assert dock.session.history.last == "follow object 1"
+        dock.session.undo()
+        assert not labels.data.any()
+    dock.close_dock()
+
+
 def test_all_objects_of_a_slice(
     make_napari_viewer: Callable[..., napari.Viewer],
     model: GatedSam,

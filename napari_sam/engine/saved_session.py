@@ -1,22 +1,25 @@
 """A session as a folder, so that work continues tomorrow exactly where it ended.
 
-    session.json         image, plane, settings, prompts that are not committed yet
-    drafts.NUMBER.npz    the masks and logits that these prompts began with
-    objects.json         how each object was made
-    prompts.csv          prompts of all objects, for other programs
+    session.json           image, plane, settings, prompts that are not committed yet
+    drafts.NUMBER.npz      the masks and logits that these prompts began with
+    objects.NUMBER.json    how each object was made
+    labels.NUMBER.tif      the label pixels; ``.zarr`` for those of a large image
+    prompts.csv            prompts of all objects, for other programs
 
-Each time it is saved the arrays come under a new name, which ``session.json`` tells:
-whatever interrupts, prompts and arrays are of one moment. Label pixels are saved by
-whoever holds them; ``session.json`` names their file.
+Each time it is saved these parts come under new names, which ``session.json`` tells;
+it is replaced as the last one, and the parts before go. Whatever interrupts, all that
+is read is of one moment. Label pixels are written by whoever holds them.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import zipfile
+from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,7 +38,7 @@ from napari_sam.tiling import Box, Crop
 from napari_sam.writers.atomic import atomic, make_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from napari_sam.engine.records import ObjectRecord
@@ -86,7 +89,7 @@ class SavedSession(BaseModel):
     image : str
         Name of the image.
     labels : str, optional
-        File of the label pixels, relative to the folder.
+        File or folder of the label pixels, relative to the folder.
     index : tuple of int or None
         The plane that was looked at.
     model : str, optional
@@ -98,8 +101,8 @@ class SavedSession(BaseModel):
     limits : tuple of (float, float)
         Pixel values that were black and white, for each channel.
     drafts : tuple of SavedDraft
-    arrays : str
-        File in the same folder with the arrays of the drafts.
+    arrays, objects : str
+        Files in the same folder: the arrays of the drafts, and how objects were made.
     """
 
     model_config = _FROZEN
@@ -107,7 +110,7 @@ class SavedSession(BaseModel):
     format: Literal["napari-sam session"] = "napari-sam session"
     version: Literal[1] = 1
     image: str
-    labels: str | None = None
+    labels: str | None = Field(None, pattern=r"^labels[.\w]*\.(tif|zarr)$")
     index: tuple[int | None, ...]
     model: str | None = None
     on_overlap: Literal["keep", "overwrite", "ask"] = "keep"
@@ -116,6 +119,22 @@ class SavedSession(BaseModel):
     limits: tuple[tuple[float, float], ...] = ()
     drafts: tuple[SavedDraft, ...] = ()
     arrays: str = Field(DRAFTS, pattern=r"^drafts[.\w]*\.npz$")
+    objects: str = Field(OBJECTS, pattern=r"^objects[.\w]*\.json$")
+
+
+class PixelWriter(NamedTuple):
+    """Writes label pixels as they were at one moment.
+
+    Parameters
+    ----------
+    suffix : str
+        How the name of the file, or of the folder, ends.
+    write : callable
+        Writes them under a name that does not exist yet.
+    """
+
+    suffix: str
+    write: Callable[[Path], None]
 
 
 class Snapshot:
@@ -124,8 +143,8 @@ class Snapshot:
     Parameters
     ----------
     session : Session
-    labels : str, optional
-        File of the label pixels, relative to the folder.
+    labels : PixelWriter, optional
+        Writes the label pixels.
     model : str, optional
         Name of the weights.
 
@@ -136,7 +155,11 @@ class Snapshot:
     """
 
     def __init__(
-        self, session: Session, *, labels: str | None = None, model: str | None = None
+        self,
+        session: Session,
+        *,
+        labels: PixelWriter | None = None,
+        model: str | None = None,
     ) -> None:
         view = session.view
         if view is None:
@@ -149,9 +172,9 @@ class Snapshot:
             if draft.feedback is not None:
                 self._arrays[f"logits_{number}"] = draft.feedback.logits
         self._records = dict(session.records)
+        self._labels = labels
         self._saved = SavedSession(
             image=view.source.name,
-            labels=labels,
             index=view.index,
             model=model,
             on_overlap=session.state.on_overlap,
@@ -167,21 +190,33 @@ class Snapshot:
         Raises
         ------
         FileError
-            If the folder cannot be written to.
+            If the folder cannot be written to; then what it held before is there.
         """
         make_folder(folder)
-        arrays = f"drafts.{secrets.token_hex(4)}.npz"
-        with atomic(folder / arrays, overwrite=False) as part, part.open("wb") as file:
+        number = secrets.token_hex(4)
+        names = {"arrays": f"drafts.{number}.npz", "objects": f"objects.{number}.json"}
+        if self._labels is not None:
+            names["labels"] = f"labels.{number}{self._labels.suffix}"
+        before = _named_in(folder)
+        try:
+            self._write_parts(folder, names)
+        finally:
+            if (named := _named_in(folder)) is not None:
+                for name in {*(before or ()), *names.values()} - named:
+                    _remove(folder / name)
+
+    def _write_parts(self, folder: Path, names: dict[str, str]) -> None:
+        if self._labels is not None:
+            self._labels.write(folder / names["labels"])
+        arrays = folder / names["arrays"]
+        with atomic(arrays, overwrite=False) as part, part.open("wb") as file:
             np.savez_compressed(file, **self._arrays)
-        write_records(self._records.values(), folder / OBJECTS)
+        write_records(self._records.values(), folder / names["objects"])
         with atomic(folder / PROMPTS, overwrite=True) as part:
             write_drawn_table(drawn_by(self._records.values(), on_plane=True), part)
         with atomic(folder / SESSION, overwrite=True) as part:
-            saved = self._saved.model_copy(update={"arrays": arrays})
+            saved = self._saved.model_copy(update=names)
             part.write_text(saved.model_dump_json(indent=1), encoding="utf-8")
-        for old in folder.glob("drafts*.npz"):
-            if old.name != arrays:
-                old.unlink(missing_ok=True)
 
 
 def read_session(
@@ -227,7 +262,28 @@ def read_session(
     except (ValidationError, ValueError, KeyError, zipfile.BadZipFile) as error:
         first = str(error).partition("\n")[0]
         raise FormatError(f"{path} is no saved session: {first}") from error
-    return saved, drafts, read_records(folder / OBJECTS)
+    return saved, drafts, read_records(folder / saved.objects)
+
+
+def _named_in(folder: Path) -> set[str] | None:
+    """Return the parts that ``session.json`` names; None if it cannot be read."""
+    try:
+        text = (folder / SESSION).read_text("utf-8")
+        saved = SavedSession.model_validate_json(text)
+    except FileNotFoundError:
+        return set()
+    except (OSError, ValueError):
+        return None
+    return {saved.arrays, saved.objects, saved.labels or saved.arrays}
+
+
+def _remove(path: Path) -> None:
+    """Remove a part that is not needed; one that stays does no harm."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _saved(index: PlaneIndex, draft: Draft) -> SavedDraft:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,17 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QGridLayout, QLabel, QWidget
 
 from napari_sam.engine.label_store import LabelStore, write_chunks
-from napari_sam.engine.saved_session import SESSION, Snapshot, read_session
+from napari_sam.engine.saved_session import (
+    SESSION,
+    PixelWriter,
+    Snapshot,
+    read_session,
+)
 from napari_sam.errors import FormatError, InputError, NapariSamError, file_errors
 from napari_sam.settings import autosave_dir
 from napari_sam.widgets.controls import button
 from napari_sam.widgets.geometry import folder_of, full_array, spatial_shape
 from napari_sam.widgets.stored_labels import STORE
-from napari_sam.writers.atomic import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +37,6 @@ if TYPE_CHECKING:
     from napari_sam.engine.saved_session import SavedSession
     from napari_sam.labels import PlaneIndex
     from napari_sam.widgets.panel import DockParts
-
-LABELS, STORED_LABELS = "labels.tif", "labels.zarr"
 
 _REST_MS = 20_000  # after the last change
 _MOST_BYTES = 2**28  # of labels; more would be copied for too long
@@ -118,15 +121,11 @@ class SavePanel(QWidget):
 
     def save(self, folder: Path) -> None:
         """Save everything; the files are written in the worker."""
-        bridge = self._parts.bridge
-        name, write_labels = _labels_writer(bridge.labels)
-        snapshot = Snapshot(
-            self._parts.session, labels=name, model=self._parts.network.name
-        )
+        parts = self._parts
+        labels = _pixel_writer(parts.bridge.labels)
+        snapshot = Snapshot(parts.session, labels=labels, model=parts.network.name)
 
         def write() -> None:
-            make_folder(folder)
-            write_labels(folder)
             snapshot.write(folder)
 
         self._writing[folder] = write
@@ -299,23 +298,21 @@ class SavePanel(QWidget):
             self._parts.network.failed.emit(error)
 
 
-def _labels_writer(layer: Labels | None) -> tuple[str | None, Callable[[Path], None]]:
-    """Return the file of labels, and what writes them as they are now."""
+def _pixel_writer(layer: Labels | None) -> PixelWriter | None:
+    """Return what writes labels as they are now."""
     if layer is None:
-        return None, lambda folder: None
+        return None
     if STORE in layer.metadata:
         chunks = layer.metadata[STORE].copied_chunks()
-        return STORED_LABELS, lambda folder: write_chunks(
-            chunks, folder / STORED_LABELS
-        )
+        return PixelWriter(".zarr", partial(write_chunks, chunks))
     pixels = np.array(layer.data)
 
-    def write(folder: Path) -> None:
+    def write(path: Path) -> None:
         from napari_sam.writers.tiff import save_labels
 
-        save_labels(pixels, folder / LABELS, overwrite=True)
+        save_labels(pixels, path)
 
-    return LABELS, write
+    return PixelWriter(".tif", write)
 
 
 def _bytes_of(layer: Labels | None) -> int:

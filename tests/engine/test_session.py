@@ -13,7 +13,7 @@ from napari_sam.engine.draft import Shape
 from napari_sam.engine.label_store import LabelStore
 from napari_sam.engine.planes import Planes
 from napari_sam.engine.request import PlaneView
-from napari_sam.engine.saved_session import Snapshot, read_session
+from napari_sam.engine.saved_session import PixelWriter, Snapshot, read_session
 from napari_sam.engine.session import Session
 from napari_sam.errors import FormatError, InputError, MissingFileError
 from napari_sam.images import ImageSource
@@ -411,10 +411,12 @@ def test_a_saved_session_goes_on_exactly(
     desk.session.open_object(1)
     desk.click((24, 60))
     desk.click(*[(24, 60), (26, 62)][:n_points])
-    Snapshot(desk.session, labels="labels.tif", model="discs").write(tmp_path)
+    pixels = PixelWriter(".tif", Path.touch)
+    Snapshot(desk.session, labels=pixels, model="discs").write(tmp_path)
 
     saved, drafts, records = read_session(tmp_path)
-    assert (saved.labels, saved.model, saved.image) == ("labels.tif", "discs", "image")
+    assert (saved.model, saved.image) == ("discs", "image")
+    assert [each.name for each in tmp_path.glob("labels.*.tif")] == [saved.labels]
     other = Desk(np.zeros((96, 128), np.uint8), desk.truth)
     other.labels[:] = desk.labels
     other.session.restore(drafts, records)
@@ -432,15 +434,17 @@ def test_a_saved_session_goes_on_exactly(
     assert (box.object_id, box.boxes.tolist()) == (2, [[48, 16, 74, 44]])
 
 
-@pytest.mark.parametrize("file", ["objects.json", "prompts.csv", "session.json"])
+@pytest.mark.parametrize("file", ["drafts", "objects", "prompts", "session"])
 def test_a_save_that_is_interrupted_leaves_the_session_before(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
     def save() -> None:
-        Snapshot(desk.session).write(tmp_path)
+        pixels = desk.labels.copy()
+        labels = PixelWriter(".tif", lambda path: path.write_bytes(pixels.data))
+        Snapshot(desk.session, labels=labels).write(tmp_path)
 
     def replace(part: Path, path: Path) -> Path:
-        if path.name == file:
+        if path.name.startswith(file):
             raise KeyboardInterrupt
         return rename(part, path)
 
@@ -458,15 +462,18 @@ def test_a_save_that_is_interrupted_leaves_the_session_before(
         with pytest.raises(KeyboardInterrupt):
             save()
     for number in (1, 2):
-        _, drafts, _ = read_session(tmp_path)
+        saved, drafts, records = read_session(tmp_path)
+        assert saved.labels is not None
+        pixels = np.frombuffer((tmp_path / saved.labels).read_bytes(), np.uint8)
+        assert set(np.unique(pixels)) == {0, *records} == set(range(number + 1))
         (draft,) = drafts.values()
         assert draft.object_id == number
         assert draft.start is not None
         mask = np.zeros(desk.truth.shape, bool)
         mask[draft.start.box.slices] = draft.start.mask
         np.testing.assert_array_equal(mask, desk.truth == number)
+        assert len(list(tmp_path.iterdir())) == 5  # those of other moments are gone
         save()
-    assert len(list(tmp_path.glob("*.npz"))) == 1  # those before are gone
 
 
 def test_a_damaged_session_is_refused(tmp_path: Path) -> None:
@@ -475,6 +482,7 @@ def test_a_damaged_session_is_refused(tmp_path: Path) -> None:
     for text in (
         '{"image": 3}',
         '{"image": "a", "index": [null, null], "arrays": "../drafts.npz"}',
+        '{"image": "a", "index": [null, null], "labels": "../labels.tif"}',
     ):
         (tmp_path / "session.json").write_text(text)
         with pytest.raises(FormatError, match="no saved session"):

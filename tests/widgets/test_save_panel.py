@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,8 @@ def test_what_was_done_before_the_window_closes_is_saved(desks: Any) -> None:
     desk.close()
     saved, _, records = read_session(folder)
     assert list(records) == [1]
-    assert saved.labels == "labels.tif"
+    assert saved.labels is not None
+    assert (folder / saved.labels).is_file()
 
 
 def test_layers_that_go_before_the_window_are_saved_too(desks: Any) -> None:
@@ -136,8 +138,10 @@ def test_layers_that_go_before_the_window_are_saved_too(desks: Any) -> None:
     folder = desk.panel.folder()
     desk.viewer.layers.clear()  # as napari does when its window is closed
     desk.close()
-    assert list(read_session(folder)[2]) == [1]
-    assert (folder / "labels.tif").is_file()
+    saved, _, records = read_session(folder)
+    assert list(records) == [1]
+    assert saved.labels is not None
+    assert (folder / saved.labels).is_file()
 
 
 def test_a_session_goes_on_with_scale_contrast_and_prompts(desks: Any) -> None:
@@ -281,3 +285,52 @@ def test_what_cannot_be_saved_is_told_and_saved_at_the_end(
     desk.close()
     assert list(read_session(folder)[2]) == [1]
     assert not (full / "session.json").exists()
+
+
+def test_a_save_that_fails_half_way_leaves_the_one_before(
+    desks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_sam.readers import open_image
+
+    desk = desks()
+    desk.keep(20, 20)
+    desk.panel.save(tmp_path / "session")
+    desk.wait()
+    pixels = desk.bridge.labels.data.copy()
+    desk.keep(24, 60)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:  # the labels are written by then
+        patch.setattr("napari_sam.engine.saved_session.write_records", refuse)
+        desk.panel.save(tmp_path / "session")
+        desk.qtbot.waitUntil(lambda: len(desk.errors) == 1, timeout=60_000)
+    saved, _, records = read_session(tmp_path / "session")
+    assert list(records) == [1]
+    (path,) = (tmp_path / "session").glob("labels*")
+    assert path.name == saved.labels
+    np.testing.assert_array_equal(open_image(path).array[...], pixels)
+
+
+def test_a_session_of_before_the_parts_had_numbers_goes_on(
+    desks: Any, tmp_path: Path
+) -> None:
+    desk = desks()
+    desk.keep(20, 20)
+    folder = tmp_path / "session"
+    desk.panel.save(folder)
+    desk.wait()
+    saved = json.loads((folder / SESSION).read_text("utf-8"))
+    (folder / saved["labels"]).rename(folder / "labels.tif")
+    (folder / saved.pop("objects")).rename(folder / "objects.json")
+    (folder / SESSION).write_text(json.dumps({**saved, "labels": "labels.tif"}))
+    desk.close()
+    later = desks()
+    later.load(folder)
+    assert list(later.session.records) == [1]
+    later.panel.save(folder)
+    later.wait()
+    assert not (folder / "labels.tif").exists()
+    assert not (folder / "objects.json").exists()
+    assert list(read_session(folder)[2]) == [1]

@@ -19,6 +19,7 @@ from napari_sam.engine.records import made_by
 from napari_sam.tiling import Box
 from napari_sam.widgets.activity import Activity
 from napari_sam.widgets.automatic_form import AutomaticForm
+from napari_sam.widgets.contrast_question import warn_of_earlier_contrast
 from napari_sam.widgets.geometry import spatial_shape, visible_box
 from napari_sam.widgets.keeping import Keeper
 from napari_sam.widgets.plane_layers import CandidateLayer
@@ -92,6 +93,7 @@ class AutomaticPanel(QWidget):
         parts.session.labels_changed.connect(self._labels_changed)
         parts.bridge.labels_changed.connect(self._labels_chosen)
         parts.bridge.image_changed.connect(self._image_changed)
+        parts.bridge.contrast_used.connect(self._contrast_used)
 
     def find(self, extent: Extent = "view") -> None:
         """Search a part of the image; candidates appear as they are found."""
@@ -199,6 +201,7 @@ class AutomaticPanel(QWidget):
         self._parts.session.labels_changed.disconnect(self._labels_changed)
         self._parts.bridge.labels_changed.disconnect(self._labels_chosen)
         self._parts.bridge.image_changed.disconnect(self._image_changed)
+        self._parts.bridge.contrast_used.disconnect(self._contrast_used)
         self._keeper.close()
         self._drawn.stop()
         self.discard()
@@ -399,6 +402,10 @@ class AutomaticPanel(QWidget):
             return  # looking at other slices meanwhile does no harm
         if view is None or view.place != self._place:
             self.discard()
+
+    def _contrast_used(self) -> None:
+        if self._task is not None:
+            warn_of_earlier_contrast("The search")
 
     def _labels_chosen(self, _layer: object) -> None:
         choice, labels = self.choice, self._parts.session.labels

@@ -83,6 +83,8 @@ class LayerBridge:
     contrast_held : int
         The contrast was changed, but so many crops are embedded with the earlier one
         that the model goes on to see that, until `use_contrast`; then 0.
+    contrast_used : no argument
+        From now on the model sees another contrast of the image it saw before.
     tool_changed : str
         What a click on the image does now.
 
@@ -102,6 +104,7 @@ class LayerBridge:
     leaving = Signal()
     layer_made = Signal(object)
     contrast_held = Signal(int)
+    contrast_used = Signal()
     tool_changed = Signal(str)
 
     def __init__(self, viewer: napari.Viewer, session: Session) -> None:
@@ -339,6 +342,13 @@ class LayerBridge:
         view, old = self.view(), self.session.view
         if view is None or old is None or view.embedding_key != old.embedding_key:
             self.session.set_view(view)
+            if (
+                view is not None
+                and old is not None
+                and view.image_key == old.image_key
+                and view.intensity != old.intensity
+            ):
+                self.contrast_used.emit()
 
     def view(self) -> PlaneView | None:
         """Return the plane of the image that is displayed; None in 3D."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari.utils.notifications import show_info
+from napari.utils.notifications import show_info, show_warning
 from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
 
 from napari_sam.widgets.controls import button
@@ -59,3 +59,17 @@ class ContrastQuestion(QWidget):
     def _keep(self) -> None:
         self.text.setText("The model sees the earlier contrast.")
         self.leave.setVisible(False)
+
+
+def warn_of_earlier_contrast(work: str) -> None:
+    """Say that work goes on as it began, while clicks see another contrast.
+
+    Parameters
+    ----------
+    work : str
+        What goes on.
+    """
+    show_warning(
+        f"{work} goes on with the contrast it began with; for the new one, stop and "
+        "begin it again. Clicks see the new one."
+    )

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_sam.prompts import PROMPT_ENDINGS
 from napari_sam.widgets.activity import Activity
+from napari_sam.widgets.contrast_question import warn_of_earlier_contrast
 from napari_sam.widgets.controls import LayerBox, button, show_value
 from napari_sam.widgets.geometry import drawn_of, folder_of, spatial_shape
 from napari_sam.widgets.keeping import Keeper
@@ -61,6 +62,7 @@ class GivenPanel(QWidget):
         self._make_controls()
         parts.bridge.choices_changed.connect(self.refresh)
         parts.bridge.image_changed.connect(self._image_changed)
+        parts.bridge.contrast_used.connect(self._contrast_used)
         parts.network.loaded.connect(self.stop)
         self.refresh()
         self._show(None)
@@ -153,6 +155,7 @@ class GivenPanel(QWidget):
         """Listen no more."""
         self._parts.bridge.choices_changed.disconnect(self.refresh)
         self._parts.bridge.image_changed.disconnect(self._image_changed)
+        self._parts.bridge.contrast_used.disconnect(self._contrast_used)
         self._parts.network.loaded.disconnect(self.stop)
         self._keeper.close()
         self.stop()
@@ -286,6 +289,10 @@ class GivenPanel(QWidget):
     def _image_changed(self, _image: object = None) -> None:
         self.stop()
         self.refresh()
+
+    def _contrast_used(self) -> None:
+        if self._task is not None:
+            warn_of_earlier_contrast("Asking for objects")
 
     def _show(self, n_objects: int | None) -> None:
         """Show how far it is; None when nothing is asked for."""

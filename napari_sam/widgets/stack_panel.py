@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_sam.engine.records import made_by
 from napari_sam.errors import NapariSamError
 from napari_sam.widgets.activity import Activity
+from napari_sam.widgets.contrast_question import warn_of_earlier_contrast
 from napari_sam.widgets.geometry import spatial_shape, stack_axes, stack_view
 from napari_sam.widgets.stack_form import StackForm
 
@@ -64,6 +65,7 @@ class StackPanel(QWidget):
         session.records_changed.connect(self._show)
         bridge.labels_changed.connect(self._labels_chosen)
         bridge.leaving.connect(self._leave)
+        bridge.contrast_used.connect(self._contrast_used)
         parts.network.loaded.connect(self.stop)
         self._labels_chosen(bridge.labels)
         self._view_changed(session.view)
@@ -246,6 +248,7 @@ class StackPanel(QWidget):
         session.records_changed.disconnect(self._show)
         bridge.labels_changed.disconnect(self._labels_chosen)
         bridge.leaving.disconnect(self._leave)
+        bridge.contrast_used.disconnect(self._contrast_used)
         self._parts.network.loaded.disconnect(self.stop)
         self._labels_chosen(None)
 
@@ -304,6 +307,10 @@ class StackPanel(QWidget):
         elif image is None:
             self.form.set_axes([])
         self._show()
+
+    def _contrast_used(self) -> None:
+        if self._edit is not None:  # linking looks at no pixels
+            warn_of_earlier_contrast("Following")
 
     def _show(self, *_: object) -> None:
         stack, number = self.stack(), self.object_id()

@@ -299,3 +299,45 @@ def test_a_change_of_contrast_asks_where_many_crops_are_embedded(
     assert question.isHidden()
     assert session.view.intensity.limits == ((30, 180),)
     assert dock.bridge.count_embedded(session.view) == 0
+
+
+def test_a_search_says_that_it_goes_on_with_the_earlier_contrast(
+    dock: Any, qtbot: QtBot, oracle: OracleSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_sam.widgets import contrast_question
+    from napari_sam.widgets.automatic_panel import AutomaticPanel
+    from napari_sam.widgets.embedding_panel import EmbeddingPanel
+
+    told: list[str] = []
+    monkeypatch.setattr(contrast_question, "show_warning", told.append)
+    may_go_on = threading.Event()
+    encode = OracleSam.encode
+
+    def wait(self: OracleSam, x: Any) -> Any:
+        assert may_go_on.wait(PATIENCE_MS / 1000)
+        return encode(self, x)
+
+    monkeypatch.setattr(OracleSam, "encode", wait)
+    panel, image = dock.panel(AutomaticPanel), dock.bridge.image
+    image.contrast_limits = (0, 200)  # nothing runs
+    dock.bridge.look()
+    panel.find("plane")
+    image.contrast_limits = (0, 250)
+    qtbot.waitUntil(lambda: bool(told), timeout=PATIENCE_MS)
+    assert told[0].startswith("The search goes on with the contrast it began with")
+    assert dock.session.view.intensity.limits == ((0, 250),)  # of the next click
+    may_go_on.set()
+    qtbot.waitUntil(lambda: panel._task is None, timeout=PATIENCE_MS)
+    image.contrast_limits = (0, 255)
+    dock.bridge.look()
+    assert len(told) == 1
+    # what the search has embedded is of another contrast
+    embedding = dock.panel(EmbeddingPanel)
+    n_before = oracle.n_encoded
+    embedding.skip.setChecked(False)
+    embedding.run.click()
+    qtbot.waitUntil(
+        lambda: "is embedded" in embedding.status.text(), timeout=PATIENCE_MS
+    )
+    n_crops = len(dock.network.planes.open(dock.session.view).grid)
+    assert oracle.n_encoded == n_before + n_crops

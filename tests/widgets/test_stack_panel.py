@@ -198,6 +198,35 @@ def test_layers_that_go_while_an_object_is_followed(
     dock.close_dock()
 
 
+def test_another_contrast_while_an_object_is_followed_is_told(
+    make_napari_viewer: Callable[..., napari.Viewer],
+    model: GatedSam,
+    truth: NDArray[np.uint32],
+) -> None:
+    from napari.utils.notifications import notification_manager
+
+    viewer = make_napari_viewer()
+    dock, panel = open_stack(viewer, (truth > 0).astype(np.uint8) * 255)
+    viewer.dims.set_current_step(0, 5)
+    dock.session.set_points([(15, 9)], [True])
+    wait_for(lambda: dock.session.masks)
+    model.limit = model.n_encoded + 3
+    model.gate.clear()
+    panel.form.follow.click()
+    wait_for(lambda: dock.bridge.labels.data.any((1, 2)).sum() == 3)
+    n_told = len(notification_manager.records)
+    dock.bridge.image.contrast_limits = (0, 2000)  # nothing is to be seen
+    wait_for(lambda: len(notification_manager.records) > n_told)
+    told = notification_manager.records[-1].message
+    assert told.startswith("Following goes on with the contrast it began with")
+    assert dock.session.view.intensity.limits == ((0, 2000),)
+    model.gate.set()
+    wait_for(lambda: followed(panel))
+    slices = (truth == 1).any((1, 2))
+    np.testing.assert_array_equal(dock.bridge.labels.data.any((1, 2)), slices)
+    dock.close_dock()
+
+
 def test_all_objects_of_a_slice(
     make_napari_viewer: Callable[..., napari.Viewer],
     model: GatedSam,

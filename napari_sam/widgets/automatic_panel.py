@@ -401,6 +401,11 @@ class AutomaticPanel(QWidget):
         if self._task is not None and self._is_stack and stays:
             return  # looking at other slices meanwhile does no harm
         if view is None or view.place != self._place:
+            if self._task is not None:
+                show_warning(
+                    "The search has stopped, because its plane is no longer shown; "
+                    "what it had found was not kept."
+                )
             self.discard()
 
     def _contrast_used(self) -> None:

@@ -210,14 +210,11 @@ def intensity_of(layer: Image) -> Intensity:
     """Return how a layer's pixels become 8-bit RGB: as they are seen.
 
     Contrast limits are the window of the encoder, so what cannot be seen is not
-    segmented either. Colour images are shown by napari over their whole range.
+    segmented either. napari has one pair of them also for colours.
     """
-    if not layer.rgb:
-        low, high = (float(v) for v in layer.contrast_limits)
-        return Intensity((0,), ((low, high),))
-    dtype = np.dtype(full_array(layer).dtype)
-    high = float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
-    return Intensity((0, 1, 2), ((0.0, high),) * 3)
+    low, high = (float(v) for v in layer.contrast_limits)
+    channels = (0, 1, 2) if layer.rgb else (0,)
+    return Intensity(channels, ((low, high),) * len(channels))
 
 
 def transform_of(

@@ -196,7 +196,7 @@ class SavePanel(QWidget):
             layer.data = found.labels.astype(layer.data.dtype)
             bridge.choose_labels(layer)
         session.state.on_overlap = saved.on_overlap
-        if not bridge.image.rgb and len(saved.limits) == 1:
+        if len(saved.limits) == (3 if bridge.image.rgb else 1):
             bridge.image.contrast_limits = saved.limits[0]
         session.state.diameter = saved.diameter
         bridge.use_scale(saved.scale)

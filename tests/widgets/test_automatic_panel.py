@@ -218,6 +218,34 @@ def test_candidates_go_with_the_image_and_the_labels_they_belong_to(
     assert panel.commit("all") == 0
 
 
+def test_an_image_that_is_closed_in_the_middle_of_a_search(
+    dock: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_sam.widgets import automatic_panel
+
+    told: list[str] = []
+    monkeypatch.setattr(automatic_panel, "show_warning", told.append)
+    may_go_on = threading.Event()
+    encode = OracleSam.encode
+
+    def wait(self: OracleSam, x: Any) -> Any:
+        assert may_go_on.wait(PATIENCE_MS / 1000)
+        return encode(self, x)
+
+    monkeypatch.setattr(OracleSam, "encode", wait)
+    panel = dock.panel(automatic_panel.AutomaticPanel)
+    panel.find("plane")
+    dock.viewer.layers.remove(dock.bridge.image)
+    assert len(told) == 1
+    assert told[0].startswith("The search has stopped")
+    may_go_on.set()
+    qtbot.waitUntil(lambda: not dock.worker.is_busy, timeout=PATIENCE_MS)
+    assert panel.choice is None
+    assert panel.candidates.layer is None
+    dock.viewer.layers.clear()
+    assert len(told) == 1
+
+
 def test_review_and_export_of_what_was_found(
     dock: Any, truth: NDArray[np.uint32], qtbot: QtBot, tmp_path: Any
 ) -> None:

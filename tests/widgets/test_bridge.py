@@ -180,6 +180,26 @@ def test_the_window_of_the_encoder_is_what_is_seen(qtbot: QtBot) -> None:
     stage.bridge.close()
 
 
+def test_contrast_limits_count_for_colours_too(qtbot: QtBot) -> None:
+    """napari shows colours by them, of 16 bit by default from darkest to brightest."""
+    pixels = np.full((96, 128, 3), 2000, np.uint16)
+    pixels[0, 0], pixels[0, 1] = 100, 4000
+    stage = Stage(pixels, rgb=True)
+    seen: list[tuple[float, float]] = []
+    for limits in (None, (500, 900)):
+        if limits is not None:
+            stage.image.contrast_limits = limits
+            stage.bridge.look()
+        view = stage.session.view
+        assert view is not None
+        assert view.intensity is not None
+        assert view.intensity.channels == (0, 1, 2)
+        (pair,) = set(view.intensity.limits)
+        seen.append(pair)
+    assert seen == [(100, 4000), (500, 900)]
+    stage.bridge.close()
+
+
 def test_points_are_added_dragged_and_deleted(stage: Stage) -> None:
     stage.click_world((24, 60))
     stage.session.state.positive = False

@@ -119,7 +119,7 @@ class StackObjects:
                 drafts[i] = draft
         here = drafts.get(stack.here)
         starts = {i: d for i, d in drafts.items() if resolve(d, stack.view.shape)}
-        if stack.here in starts and not session.masks:
+        if stack.here in starts and (session.is_waiting or not session.masks):
             raise InputError("the mask of this slice is still to come; wait a moment")
         if here is not None and len(session.masks) > 1:
             ids = labels.fresh_ids(len(session.masks))

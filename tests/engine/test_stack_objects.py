@@ -329,6 +329,15 @@ def test_deleting_in_one_slice_and_in_all(desk: Desk) -> None:
     assert set(np.flatnonzero(desk.labels.any((1, 2)))) == {1, 2, 4, 5, 6, 7}
 
 
+def test_following_waits_for_the_answer_to_the_last_click(desk: Desk) -> None:
+    desk.click(4, 6, 6)
+    desk.session.request.disconnect()  # from now on it takes its time
+    desk.click(4, 7, 6)
+    assert desk.session.masks  # of the first click
+    with pytest.raises(InputError, match="is still to come"):
+        desk.objects.current(desk.stack, desk.within)
+
+
 def test_nothing_to_follow(desk: Desk) -> None:
     with pytest.raises(InputError, match="nothing to follow"):
         desk.follow_current()

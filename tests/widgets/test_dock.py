@@ -167,11 +167,13 @@ def test_a_click_before_the_dock_is_ready_counts(
     image = viewer.add_image((discs.truth > 0).astype(np.uint8) * 200, name="cells")
     viewer.window.resize(1100, 750)
     settle(20)
-    monkeypatch.setattr("napari_sam.widgets.dock._DRAWN_MS", 3000)
-    dock, mouse = SegmentAnything(viewer), Mouse(viewer)
-    mouse.drag(image, (120, 150), (100, 150))  # moves the camera
-    mouse.click(image, (50, 60))
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_sam.widgets.dock._DRAWN_MS", 10**7)
+        dock, mouse = SegmentAnything(viewer), Mouse(viewer)
+        mouse.drag(image, (120, 150), (100, 150))  # moves the camera
+        mouse.click(image, (50, 60))
     assert not dock.bridge.prompts.is_ready
+    dock._begin()  # as if it were drawn only now
     wait_for(lambda: dock.session.masks)
     np.testing.assert_allclose(dock.session.draft.points, [[50, 60]], atol=1)
     dock.close_dock()

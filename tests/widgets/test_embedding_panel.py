@@ -200,15 +200,27 @@ def test_a_rest_is_told_and_what_is_known_counts_from_the_start(
 def test_an_image_that_goes_while_it_is_embedded(
     dock: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from napari_sam.engine.embed import PlaneEmbedding
     from napari_sam.widgets import embedding_panel
 
     told: list[str] = []
     monkeypatch.setattr(embedding_panel, "show_warning", told.append)
     panel = dock.panel(embedding_panel.EmbeddingPanel)
+    write, written, is_gone = PlaneEmbedding._write, [], threading.Event()
+
+    def hold_the_second(self: Any, kept: Any) -> None:
+        # or all crops might be through before the window has drawn the first
+        if written:
+            assert is_gone.wait(PATIENCE_MS / 1000)
+        written.append(kept.crop.index)
+        write(self, kept)
+
+    monkeypatch.setattr(PlaneEmbedding, "_write", hold_the_second)
     panel.run.click()
     qtbot.waitUntil(lambda: panel.progress.value() > 0, timeout=PATIENCE_MS)
     panel.pause.click()
     dock.viewer.layers.remove(dock.bridge.image)
+    is_gone.set()
     assert panel.status.text() == ""
     assert panel.run.text() == "Embed this plane"
     assert panel.progress.isHidden()

@@ -51,10 +51,10 @@ def delete(session: Session, ids: Sequence[int]) -> None:
     InputError
         If the plane has none of them.
     """
+    boxes = _boxes(session, ids)
     view, labels = session.view, session.labels
-    boxes = {} if view is None or labels is None else _boxes(labels, view.index, ids)
-    if view is None or labels is None or not boxes:
-        raise InputError(f"no {_named(ids)} on this plane; choose another")
+    if view is None or labels is None:
+        return
     edits = []
     for number, box in boxes.items():
         old = labels.read(view.index, box)
@@ -221,23 +221,29 @@ def _elsewhere(record: ObjectRecord, index: PlaneIndex) -> ObjectRecord | None:
 
 
 def _box(session: Session, ids: Sequence[int]) -> Box:
+    """Return a box around objects of the plane, those that are there."""
+    return reduce(Box.union, _boxes(session, ids).values())
+
+
+def _boxes(session: Session, ids: Sequence[int]) -> dict[int, Box]:
+    """Find objects of the plane, those that are there, by their ids; one at least."""
     view, labels = session.view, session.labels
     if view is None or labels is None:
         raise InputError("there are no objects yet; keep one first")
-    boxes = [labels.box_of(view.index, each) for each in ids]
-    found = [box for box in boxes if box is not None]
+    if len(ids) == 1 or hasattr(labels, "boxes"):  # a store knows where they lie
+        asked = {each: labels.box_of(view.index, each) for each in ids}
+        found = {each: box for each, box in asked.items() if box is not None}
+    else:
+        found = _search(labels, view.index, ids)
     if not found:
         raise InputError(f"no {_named(ids)} on this plane; choose another")
-    return reduce(Box.union, found)
+    return found
 
 
-def _boxes(
+def _search(
     labels: LabelTarget, index: PlaneIndex, ids: Sequence[int]
 ) -> dict[int, Box]:
-    """Find many objects of a plane, those that are there, by their ids."""
-    if len(ids) == 1 or hasattr(labels, "boxes"):  # a store knows where they lie
-        found = {each: labels.box_of(index, each) for each in ids}
-        return {each: box for each, box in found.items() if box is not None}
+    """Find many objects in one pass over the plane."""
     sides = [n for n, each in zip(labels.shape, index, strict=True) if each is None]
     plane = labels.read(index, Box(0, 0, *sides))
     wanted = np.unique(np.asarray(ids, np.uint32))

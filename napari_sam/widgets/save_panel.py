@@ -130,17 +130,20 @@ class SavePanel(QWidget):
 
         self._writing[folder] = write
 
-        def saved(_result: None) -> None:
+        def end() -> None:
             if self._writing.get(folder) is write:  # nothing newer waits
                 del self._writing[folder]
+
+        def saved(_result: None) -> None:
+            end()
             self.status.setText(f"Saved in {folder}")
 
-        self._parts.worker.call(
-            write,
-            saved,
-            lambda error: self._not_saved(folder, error),
-            slot=("save", folder),
-        )
+        def failed(error: Exception) -> None:
+            if folder != self.folder():  # what saves itself is tried again at the end
+                end()
+            self._not_saved(folder, error)
+
+        parts.worker.call(write, saved, failed, slot=("save", folder))
 
     def load(self, folder: Path) -> None:
         """Go on with what was saved in a folder, once the worker has read it.
@@ -253,9 +256,6 @@ class SavePanel(QWidget):
         self.save(folder)
 
     def _not_saved(self, folder: Path, error: Exception) -> None:
-        """Tell it; what saves itself is tried again when the window closes."""
-        if folder != self.folder():
-            self._writing.pop(folder, None)
         self.status.setText(f"Not saved in {folder}")
         self._parts.worker.failed.emit(error)
 

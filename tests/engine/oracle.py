@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -170,3 +171,16 @@ def discs(seed=2):
         if not labels[rows, columns].any():
             labels[rows, columns] = i
     return relabel_sequential(labels)[0]
+
+
+def hold_encoder(monkeypatch, at=0):
+    """Let an oracle that has encoded so many crops wait; return what lets it go on."""
+    may_go_on, encode = threading.Event(), OracleSam.encode
+
+    def wait(self, x):
+        if self.n_encoded >= at:
+            assert may_go_on.wait(timeout=240)
+        return encode(self, x)
+
+    monkeypatch.setattr(OracleSam, "encode", wait)
+    return may_go_on

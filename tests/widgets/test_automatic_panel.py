@@ -13,7 +13,7 @@ from napari_sam.cache import EmbeddingCache
 from napari_sam.engine.choice import Choice
 from napari_sam.labels import LabelEdit
 from napari_sam.tiling import Box
-from tests.engine.oracle import OracleSam, image_of
+from tests.engine.oracle import OracleSam, hold_encoder, image_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,14 +225,7 @@ def test_an_image_that_is_closed_in_the_middle_of_a_search(
 
     told: list[str] = []
     monkeypatch.setattr(automatic_panel, "show_warning", told.append)
-    may_go_on = threading.Event()
-    encode = OracleSam.encode
-
-    def wait(self: OracleSam, x: Any) -> Any:
-        assert may_go_on.wait(PATIENCE_MS / 1000)
-        return encode(self, x)
-
-    monkeypatch.setattr(OracleSam, "encode", wait)
+    may_go_on = hold_encoder(monkeypatch)
     panel = dock.panel(automatic_panel.AutomaticPanel)
     panel.find("plane")
     dock.viewer.layers.remove(dock.bridge.image)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from napari_sam.cache import EmbeddingCache
-from tests.engine.oracle import OracleSam
+from tests.engine.oracle import OracleSam, hold_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -169,15 +169,7 @@ def test_a_rest_is_told_and_what_is_known_counts_from_the_start(
 
     panel = dock.panel(EmbeddingPanel)
     panel.skip.setChecked(False)
-    may_go_on = threading.Event()
-    encode = OracleSam.encode
-
-    def wait(self: OracleSam, x: Any) -> Any:
-        if self.n_encoded == 3:
-            assert may_go_on.wait(PATIENCE_MS / 1000)
-        return encode(self, x)
-
-    monkeypatch.setattr(OracleSam, "encode", wait)
+    may_go_on = hold_encoder(monkeypatch, at=3)
     panel.run.click()
     qtbot.waitUntil(lambda: panel.progress.value() > 0, timeout=PATIENCE_MS)
     panel.pause.click()
@@ -322,14 +314,7 @@ def test_a_search_says_that_it_goes_on_with_the_earlier_contrast(
 
     told: list[str] = []
     monkeypatch.setattr(contrast_question, "show_warning", told.append)
-    may_go_on = threading.Event()
-    encode = OracleSam.encode
-
-    def wait(self: OracleSam, x: Any) -> Any:
-        assert may_go_on.wait(PATIENCE_MS / 1000)
-        return encode(self, x)
-
-    monkeypatch.setattr(OracleSam, "encode", wait)
+    may_go_on = hold_encoder(monkeypatch)
     panel, image = dock.panel(AutomaticPanel), dock.bridge.image
     image.contrast_limits = (0, 200)  # nothing runs
     dock.bridge.look()
